@@ -1,0 +1,192 @@
+"""From an appliance file, or a profile's name, to a validated spec with its engines and models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hal import plugins
+from hal.document import Document, KeyPath, Problem, SpecError, did_you_mean, parse_document, read_document
+from hal.engines import Engine, available_engines, load_engine, served_model
+from hal.models import Model, available_models, load_model
+from hal.profiles import profile_names, profile_path
+from hal.speccheck import NOT_YET, Chosen, impossible, unsupported
+from hal.specmodel import (
+    Appliance,
+    Arch,
+    Base,
+    Compression,
+    Disk,
+    EngineChoice,
+    Gateway,
+    Init,
+    Machine,
+    ModelChoice,
+    Network,
+    Selector,
+    Spec,
+    Tee,
+    Token,
+    Variant,
+)
+from hal.specreading import read_spec, written_path
+
+__all__ = [
+    "Appliance",
+    "Arch",
+    "Base",
+    "Compression",
+    "Disk",
+    "EngineChoice",
+    "Gateway",
+    "Init",
+    "LoadedSpec",
+    "Machine",
+    "ModelChoice",
+    "Network",
+    "Selector",
+    "Spec",
+    "SpecError",
+    "Tee",
+    "Token",
+    "Variant",
+    "json_schema",
+    "load_spec",
+    "parse_spec",
+    "spec_path",
+    "unsupported",
+]
+
+SUFFIXES = (".yaml", ".yml")
+
+
+@dataclass(frozen=True)
+class LoadedSpec:
+    """A valid spec, the file it came from, and what its engines and models are, in the spec's order."""
+
+    spec: Spec
+    path: Path
+    engines: tuple[Engine, ...]
+    models: tuple[Model, ...]
+
+    def choice(self, engine: Engine) -> EngineChoice:
+        """What the spec says about an engine."""
+        return next(choice for choice in self.spec.engines if choice.name == engine.name)
+
+    def port(self, engine: Engine) -> int:
+        """The loopback port that an engine listens on."""
+        return self.choice(engine).port or engine.port
+
+    def served(self, engine: Engine) -> Model | None:
+        """The model that an engine opens when it starts: the first one in a format that it reads."""
+        return served_model(engine, self.models)
+
+
+def spec_path(source: str | Path) -> Path:
+    """The appliance file that `source` means: a path, or a profile's name (`starter`, `profiles/starter`).
+
+    Raises:
+        SpecError: there is neither such a file nor such a profile.
+    """
+    path, profiles = Path(source), profile_names()
+    name = str(source).removeprefix("profiles/")
+    if isinstance(source, str) and name in profiles:
+        return profile_path(name)
+    if path.is_file():
+        return path
+    if path.suffix not in SUFFIXES and "/" not in name:
+        hint = f"profiles: {', '.join(profiles)}; or give the path of a YAML file"
+        raise SpecError(f"there is no profile {name!r}{did_you_mean(name, profiles)}", hint)
+    what = "is a folder, not a file" if path.is_dir() else "does not exist"
+    raise SpecError(
+        f"the spec {path} {what}", f"give a YAML file, or one of the profiles: {', '.join(profiles)}"
+    )
+
+
+def load_spec(source: str | Path, *, engines: Path | None = None, models: Path | None = None) -> LoadedSpec:
+    """Read and check an appliance file; `engines` and `models` are folders of plugins other than hal's own.
+
+    Raises:
+        SpecError: the file is missing or not valid. `details` holds every problem of it, each as
+            `FILE:LINE: key.path: problem`.
+    """
+    return _checked(read_document(spec_path(source), "spec"), engines, models)
+
+
+def parse_spec(
+    text: str, path: Path, *, engines: Path | None = None, models: Path | None = None
+) -> LoadedSpec:
+    """As `load_spec`, from text; `path` names it in errors, and relative paths are relative to its folder."""
+    return _checked(parse_document(text, path, "spec"), engines, models)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of appliance files, for editors."""
+    from hal.specschema import json_schema  # only `hal schema` needs it
+
+    return json_schema()
+
+
+def _checked(document: Document, engines: Path | None, models: Path | None) -> LoadedSpec:
+    data = document.data
+    if data is None and not document.problems:
+        raise document.error("spec", [Problem((), "is empty; docs/spec.md begins with the shortest file")])
+    spec, found, wrong = read_spec(data)
+    known = {problem.path for problem in document.problems}
+    problems = [*document.problems, *(problem for problem in found if problem.path not in known)]
+    if spec is None:
+        raise document.error("spec", problems)
+    wrong |= known
+    found = []
+    chosen_engines = [] if ("engines",) in wrong else _engines_of(spec, engines, found, wrong)
+    chosen_models = [] if ("models",) in wrong else _models_of(spec, models, found, wrong)
+    found += unsupported(spec)
+    wrong |= {problem.path[:1] for problem in found if problem.path[0] in ("engines", "models")}
+    chosen = Chosen(spec, tuple(chosen_engines), tuple(chosen_models), document.file.parent)
+    found += impossible(chosen, wrong)
+    problems += [replace(problem, path=written_path(problem.path, data)) for problem in found]
+    if problems:
+        raise document.error("spec", problems)
+    return LoadedSpec(
+        spec,
+        document.file,
+        tuple(engine for _, _, engine in chosen_engines),
+        tuple(model for _, model in chosen_models),
+    )
+
+
+def _engines_of(
+    spec: Spec, directory: Path | None, problems: list[Problem], wrong: set[KeyPath]
+) -> list[tuple[int, EngineChoice, Engine]]:
+    """The engines that the spec names; names that nothing knows are added to `problems`."""
+    known = available_engines(directory)
+    engines = []
+    for index, choice in enumerate(spec.engines):
+        if ("engines", index) in wrong:
+            continue
+        if choice.name in known:
+            engines.append((index, choice, load_engine(choice.name, directory)))
+        elif ("engines", choice.name) not in NOT_YET:
+            problems.append(
+                Problem(("engines", index, "name"), plugins.unknown("engine", choice.name, known))
+            )
+    return engines
+
+
+def _models_of(
+    spec: Spec, directory: Path | None, problems: list[Problem], wrong: set[KeyPath]
+) -> list[tuple[int, Model]]:
+    """The models that the spec names or holds; names that nothing knows are added to `problems`."""
+    known = available_models(directory)
+    models = []
+    for index, choice in enumerate(spec.models):
+        if ("models", index) in wrong:
+            continue
+        if choice.inline is not None:
+            models.append((index, choice.inline))
+        elif choice.name in known:
+            models.append((index, load_model(choice.name, directory)))
+        else:
+            problems.append(Problem(("models", index, "name"), plugins.unknown("model", choice.name, known)))
+    return models
