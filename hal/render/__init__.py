@@ -1,0 +1,34 @@
+"""From a spec to every text file that its appliance holds. Pure: values in, text out, nothing is written.
+
+The text lies in `templates/`, beside the modules that fill it in: system.py (accounts, network, journal,
+mounts), systemd.py (units), gateway.py (HAProxy, selector), ssh.py (debug images only).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from hal.render.files import Rendered, RenderedFile
+
+if TYPE_CHECKING:
+    from hal.packref import PackRef
+    from hal.spec import LoadedSpec
+
+__all__ = ["Rendered", "RenderedFile", "render"]
+
+
+def render(loaded: LoadedSpec, packs: Sequence[PackRef]) -> Rendered:
+    """All files of the appliance, by absolute path in the image, sorted.
+
+    `packs` are the engine and model packs that the appliance mounts. Equal inputs give equal text.
+    """
+    from hal.render import gateway, ssh, system, systemd  # jinja2 costs the other commands' start-up
+
+    found: dict[str, RenderedFile] = {}
+    found |= system.files(loaded, packs)
+    found |= systemd.files(loaded)
+    found |= gateway.files(loaded)
+    if loaded.spec.variant == "debug":
+        found |= ssh.files(loaded)
+    return dict(sorted(found.items()))

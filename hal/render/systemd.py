@@ -1,0 +1,83 @@
+"""The systemd units: the target, the gateway, the selector, and one unit per engine from one template."""
+
+from __future__ import annotations
+
+import re
+
+from hal.engines import Engine
+from hal.render.files import PROGRAM, RenderedFile, link, text
+from hal.render.sandbox import Exemption, sandbox
+from hal.spec import LoadedSpec
+
+UNITS = "/usr/lib/systemd/system"
+
+GATEWAY_EXEMPTIONS = {
+    "IPAddressDeny": Exemption("", "the gateway is what the network talks to"),
+    "IPAddressAllow": Exemption("", "see IPAddressDeny"),
+    "UMask": Exemption("0007", "the selector, of the same group, uses the admin socket"),
+}
+
+SELECTOR_EXEMPTIONS = {
+    "UMask": Exemption("0007", "the gateway, of the same group, uses the status socket"),
+}
+
+GPU_EXEMPTIONS = {
+    "PrivateDevices": Exemption("no", "the engine computes on a GPU"),
+    "DeviceAllow": Exemption("char-nvidia* rw", "the GPU's device nodes, and no others"),
+}
+"""For engines whose file says that they use a GPU."""
+
+_NEEDS_QUOTES = re.compile(r"""[\s"'\\;]""")
+
+
+def files(loaded: LoadedSpec) -> dict[str, RenderedFile]:
+    """The units, what they start, and the target that the machine boots into."""
+    found = {
+        f"{UNITS}/appliance.target": text("appliance.target", loaded, engines=loaded.engines),
+        "/etc/systemd/system/default.target": link(f"{UNITS}/appliance.target"),
+        f"{UNITS}/hal-gateway.service": text(
+            "hal-gateway.service", loaded, sandbox=sandbox(GATEWAY_EXEMPTIONS)
+        ),
+        f"{UNITS}/hal-selector.service": text(
+            "hal-selector.service", loaded, sandbox=sandbox(SELECTOR_EXEMPTIONS)
+        ),
+        "/usr/bin/hal-selector": RenderedFile(text("hal-selector", loaded).content, PROGRAM),
+    }
+    for engine in loaded.engines:
+        found[f"{UNITS}/{engine.name}.service"] = text(
+            "engine.service",
+            loaded,
+            engine=engine,
+            command=" ".join(quoted(argument) for argument in engine.command),
+            mounts=" ".join(needed_mounts(loaded, engine)),
+            sandbox=sandbox(exemptions(engine)),
+        )
+    return found
+
+
+def exemptions(engine: Engine) -> dict[str, Exemption]:
+    """What an engine's file, and its need of a GPU, change of the sandbox."""
+    found = dict(GPU_EXEMPTIONS) if engine.resources.gpu != "none" else {}
+    return found | {
+        name: Exemption(exception.value, exception.reason) for name, exception in engine.sandbox.items()
+    }
+
+
+def needed_mounts(loaded: LoadedSpec, engine: Engine) -> list[str]:
+    """Directories that must be mounted before the engine starts: its runtime and its model.
+
+    systemd itself adds those of StateDirectory= and CacheDirectory=.
+    """
+    found = [f"/opt/{engine.name}"]
+    model = loaded.served(engine)
+    if model is not None:
+        found.append(model.mountpoint)
+    return found
+
+
+def quoted(argument: str) -> str:
+    """An argument for `ExecStart=` (systemd.service(5), "Command lines"); `${NAME}` stays a variable."""
+    escaped = argument.replace("%", "%%")
+    if escaped and not _NEEDS_QUOTES.search(escaped):
+        return escaped
+    return '"' + escaped.replace("\\", "\\\\").replace('"', '\\"') + '"'
