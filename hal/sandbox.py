@@ -58,11 +58,23 @@ class Sandbox:
         ]
         if not network:
             words.append("--unshare-net")
-        for part in ("usr", "etc", "var"):
+        for part in ("usr", "etc"):
             words += ["--ro-bind", str(self.tree / part), f"/{part}"]
         for name, target in ROOT_LINKS.items():
             words += ["--symlink", target, f"/{name}"]
-        words += ["--proc", "/proc", "--ro-bind", "/sys", "/sys", "--tmpfs", "/tmp", "--tmpfs", "/run"]
+        words += [
+            "--proc",
+            "/proc",
+            "--ro-bind",
+            "/sys",
+            "/sys",
+            "--tmpfs",
+            "/tmp",
+            "--tmpfs",
+            "/run",
+            "--dir",
+            "/var/tmp",
+        ]
         words += ["--dev-bind", "/dev", "/dev"] if host_devices else ["--dev", "/dev"]
         for device in devices:
             words += ["--dev-bind", str(device), str(device)]

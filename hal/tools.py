@@ -27,7 +27,7 @@ LEFT_OUT = ("./usr/share/doc", "./usr/share/man", "./usr/share/locale", "./usr/s
 """Read by nobody inside the tree; without them it unpacks faster."""
 
 ACCOUNTS = {
-    "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
+    "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n",
     "etc/group": "root:x:0:\nnogroup:x:65534:\n",
     "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
 }

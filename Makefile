@@ -1,0 +1,57 @@
+# The front door: everything here ends in a script or in the `hal` command of .venv.
+
+.DEFAULT_GOAL := help
+PROFILE ?= starter
+HAL := .venv/bin/hal
+PYTEST := .venv/bin/pytest
+
+.PHONY: help
+help: ## list what can be made
+	@echo 'make TARGET [PROFILE=$(PROFILE)]'
+	@sed -n 's/^\([a-z-]*\):.*## /  \1: /p' Makefile | while IFS=: read -r name text; do printf '%-12s%s\n' "$$name" "$$text"; done
+
+.PHONY: image
+image: runtime ## build the appliance of PROFILE into build/
+	@$(HAL) build $(PROFILE)
+
+.PHONY: boot
+boot: runtime ## boot it and say how to talk to it
+	@$(HAL) boot $(PROFILE) --wait
+
+.PHONY: test
+test: dev ## run all tests: build the starter image, boot images in QEMU, check them from inside
+	@$(HAL) build starter
+	$(PYTEST)
+
+.PHONY: test-fast
+test-fast: dev ## run the tests that need neither QEMU nor minutes
+	$(PYTEST) -m 'not appliance and not slow'
+
+.PHONY: lint
+lint: dev ## ruff, mypy and shellcheck
+	$(PYTEST) -q tests/unit/test_linters.py
+
+.PHONY: bench
+bench: dev ## measure cold, warm and configuration-only builds
+	scripts/bench_build
+
+.PHONY: doctor
+doctor: runtime ## say what this host lacks and the command that installs it
+	@$(HAL) doctor
+
+.PHONY: lock
+lock: runtime ## pin Debian packages, wheels and Python packages anew
+	scripts/lock_requirements
+	$(HAL) lock
+
+.PHONY: clean
+clean: ## remove what was built (the cache and .venv stay)
+	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.PHONY: runtime
+runtime:
+	@scripts/bootstrap
+
+.PHONY: dev
+dev:
+	@scripts/bootstrap --dev

@@ -1,0 +1,33 @@
+#!/bin/sh
+# Runs in the tools tree as mmdebstrap's last customize hook; $1 is the new root tree.
+# Takes away what differs between two builds and what an appliance must not have.
+set -eu
+root=$1
+
+# Differ between builds: logs with times, a cache keyed by inode numbers, old copies of account files.
+rm -rf "${root:?}"/var/log/* "${root:?}"/var/cache/* "${root:?}"/var/lib/apt "${root:?}"/var/lib/systemd/*
+rm -f "${root:?}"/etc/passwd- "${root:?}"/etc/group- "${root:?}"/etc/shadow- "${root:?}"/etc/gshadow- "${root:?}"/etc/.pwd.lock
+rm -f "${root:?}"/etc/ssh/ssh_host_* "${root:?}"/etc/hostname "${root:?}"/etc/resolv.conf
+rm -f "${root:?}"/var/lib/dpkg/*-old "${root:?}"/var/lib/dpkg/lock* "${root:?}"/var/lib/dpkg/triggers/Lock
+rm -rf "${root:?}"/run/* "${root:?}"/tmp/* "${root:?}"/boot/*
+
+# mmdebstrap notes the local archive that it installed from; an appliance installs nothing.
+rm -rf "${root:?}"/etc/apt
+
+# An empty machine-id tells systemd to make one for each boot and keep it in memory (machine-id(5)).
+: > "${root:?}"/etc/machine-id
+
+# Nothing in an appliance changes user: no setuid or setgid program.
+find "$root" -xdev -type f -perm /6000 -exec chmod ug-s {} +
+
+# Units that Debian enables and the appliance does not want: appliance.target names what it starts.
+find "${root:?}"/etc/systemd/system -mindepth 1 -delete
+
+# EROFS gives every file one time, which would make Python take its compiled files for stale and compile
+# them again at each start: compile them to be valid whatever the source's time is (PEP 552).
+find "${root:?}"/usr/lib/python3* -name __pycache__ -prune -exec rm -rf {} +
+chroot "$root" /usr/bin/python3 -I -m compileall -q -j 0 --invalidation-mode unchecked-hash /usr/lib/python3 \
+    /usr/lib/python3.[0-9]*
+
+# Mount points of the packs and of what is writable.
+mkdir -p "${root:?}"/srv/models "${root:?}"/var/lib/hal "${root:?}"/etc/hal

@@ -1,0 +1,125 @@
+"""The `debian` base: a root tree from Debian's packages, through mmdebstrap.
+
+The packages that the lock names become a local archive; mmdebstrap, from the tools tree and without a
+network, installs exactly those, and a script takes away what would differ between two builds. The
+result is a directory in the cache, named by the digest of everything that went in.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache as remember
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hal.cache import Cache
+from hal.errors import HalError
+from hal.lock import DebianPackage
+from hal.run import run
+from hal.sandbox import Sandbox
+from hal.trees import cached_tree, inputs_digest
+
+HERE = Path(__file__).parent
+FINISH = HERE / "debian-finish.sh"
+RECIPE = "1"
+"""Changes when the way the tree is made changes, so that cached trees are made anew."""
+
+LEFT_OUT = (
+    "path-exclude=/usr/share/doc/*",
+    "path-include=/usr/share/doc/*/copyright",
+    "path-exclude=/usr/share/man/*",
+    "path-exclude=/usr/share/info/*",
+    "path-exclude=/usr/share/locale/*",
+    "path-exclude=/usr/share/lintian/*",
+    "path-exclude=/usr/share/bug/*",
+    "path-exclude=/usr/share/bash-completion/*",
+    "path-exclude=/usr/share/zsh/*",
+)
+"""dpkg's own means to leave files out (dpkg(1)): its database stays whole, as security scanners need it."""
+
+
+@remember
+def package_sets() -> dict[str, Any]:
+    """The table of top-level packages, `debian.yaml`."""
+    table: dict[str, Any] = yaml.load((HERE / "debian.yaml").read_text(), yaml.CSafeLoader)
+    return table
+
+
+def digest(packages: Sequence[DebianPackage], epoch: int) -> str:
+    """The name of the root tree that these packages make."""
+    return inputs_digest(
+        RECIPE, str(epoch), FINISH.read_bytes(), *LEFT_OUT, *sorted(package.sha256 for package in packages)
+    )
+
+
+def root_tree(
+    packages: Sequence[DebianPackage], blobs: Mapping[str, Path], suite: str, tools: Sandbox, cache: Cache
+) -> Path:
+    """The root tree of these packages, made if the cache does not have it.
+
+    Raises:
+        HalError: a package's maintainer script failed; the error holds mmdebstrap's last lines.
+    """
+
+    def make(tree: Path) -> None:
+        with cache.temporary("archive") as archive:
+            _local_archive(packages, blobs, archive)
+            try:
+                _mmdebstrap(packages, archive, suite, tree, tools)
+            except BaseException:
+                # Without root its files belong to the image's users: only the sandbox may remove them.
+                tools.run(["find", str(tree), "-mindepth", "1", "-delete"], writable=[tree], check=False)
+                raise
+
+    return cached_tree(cache, "base", digest(packages, tools.epoch), make)
+
+
+def _mmdebstrap(
+    packages: Sequence[DebianPackage], archive: Path, suite: str, target: Path, tools: Sandbox
+) -> None:
+    options = [f"--dpkgopt={option}" for option in ("force-unsafe-io", *LEFT_OUT)]
+    tools.run(
+        [
+            *("mmdebstrap", "--mode=root", "--variant=custom", "--format=directory"),
+            f"--include={','.join(sorted(package.package for package in packages))}",
+            *options,
+            "--skip=check/empty",
+            f"--customize-hook={FINISH}",
+            suite,
+            str(target),
+            f"deb [trusted=yes] copy:{archive} ./",
+        ],
+        readable=[FINISH, archive],
+        writable=[target],
+        host_devices=True,
+        what="mmdebstrap (installing the base's packages)",
+    )
+
+
+def _local_archive(packages: Sequence[DebianPackage], blobs: Mapping[str, Path], directory: Path) -> None:
+    """A flat archive of verified packages: hard links (or copies) and an index of them.
+
+    `trusted=yes` is right for it: each file's sha256 was checked against the lock when it was fetched.
+    """
+
+    def entry(package: DebianPackage) -> str:
+        blob = blobs[package.sha256]
+        name = f"{package.package}_{package.sha256[:16]}.deb"
+        try:
+            os.link(blob, directory / name)
+        except OSError:
+            shutil.copyfile(blob, directory / name)
+        fields = run(["dpkg-deb", "--field", str(blob)], what=f"reading {package.name}").stdout
+        return f"{fields.rstrip()}\nFilename: ./{name}\nSize: {package.size}\nSHA256: {package.sha256}\n"
+
+    try:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            entries = list(pool.map(entry, packages))
+        (directory / "Packages").write_text("\n".join(entries))
+    except OSError as error:
+        raise HalError(f"{directory}: {error.strerror}", "is the disk full?") from error

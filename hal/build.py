@@ -1,0 +1,299 @@
+"""From a spec to `build/<name>/`: every stage takes the values before it and hands on a new one.
+
+    lock ─fetch→ blobs ─┬→ tools tree (sandbox)
+                        ├→ base tree, kernel, initrd ┐
+                        └→ packs ── render ──────────┴→ root image → command line → UKI → disk
+
+The finished directory takes its place in one rename; until then, and whenever a stage fails, the last good
+one stays as it is.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import hal
+from hal.bases import debian
+from hal.cache import Cache, disk_error
+from hal.errors import HalError
+from hal.image import command_line, disk_image, unified_kernel_image
+from hal.inputs import Inputs
+from hal.kernel import Kernel, initrd, kernel
+from hal.packs import Pack, engine_pack, model_pack
+from hal.progress import Reporter
+from hal.render import Rendered, render
+from hal.root import RootImage, root_image, services_tree
+from hal.sandbox import Sandbox
+from hal.spec import LoadedSpec, Spec
+from hal.tools import tools_tree
+from hal.trees import file_digests, inputs_digest
+
+RECIPE = "1"
+"""Changes when an output changes for a reason that no other digest holds."""
+
+MANIFEST = "manifest.json"
+MANIFEST_SCHEMA = 1
+ARTEFACTS = ("disk.img", "vmlinuz", "initrd", "cmdline", "uki.efi", MANIFEST)
+
+AT_FDCWD = -100
+RENAME_EXCHANGE = 2
+
+
+@dataclass(frozen=True)
+class Built:
+    """A finished build: its directory, its manifest, and whether there was anything to do."""
+
+    directory: Path
+    manifest: Mapping[str, Any]
+    fresh: bool
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a root and a disk are made of: each part complete in the cache, named by its inputs."""
+
+    base: Path
+    kernel: Kernel
+    initrd: Path
+    packs: tuple[Pack, ...]
+    services: Path
+
+
+def image_id(spec: Spec) -> str:
+    """The name of this image and version: the seed of its identifiers and the label of its root partition."""
+    return f"{spec.appliance.name}_{spec.appliance.version}"
+
+
+def base_sets(spec: Spec) -> tuple[str, ...]:
+    """The package sets of the lock that make this appliance's root."""
+    return ("base", "debug") if spec.variant == "debug" else ("base",)
+
+
+def package_sets(spec: Spec) -> tuple[str, ...]:
+    """All package sets of the lock that a build of this spec reads."""
+    return ("tools", *base_sets(spec), "kernel")
+
+
+def build(loaded: LoadedSpec, out: Path, inputs: Inputs, reporter: Reporter) -> Built:
+    """Build everything of a spec into `out/<name>/`; `inputs` hold the sets of `package_sets`.
+
+    Raises:
+        HalError: a stage failed; the last good output is as it was.
+    """
+    spec = loaded.spec
+    tools = prepare_tools(inputs, reporter)
+    parts = _parts(loaded, inputs, tools, reporter)
+    rendered = render(loaded, [pack.ref for pack in parts.packs])
+    fingerprint = _fingerprint(spec, parts, rendered, tools)
+    target = out / spec.appliance.name
+    if (current := _current(target, fingerprint)) is not None:
+        return Built(target, current, fresh=False)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        work = Cache(out / ".work")
+        with work.lock(spec.appliance.name), work.temporary(spec.appliance.name) as directory:
+            manifest = _assemble(loaded, parts, rendered, fingerprint, directory, inputs, tools, reporter)
+            _publish(directory, target)
+    except OSError as error:
+        explained = disk_error(error, out)
+        if explained is None:
+            raise
+        raise explained from error
+    return Built(target, manifest, fresh=True)
+
+
+def prepare_tools(inputs: Inputs, reporter: Reporter) -> Sandbox:
+    """The tools tree."""
+    with reporter.step("tools tree"):
+        return tools_tree(inputs.lock.packages("tools"), inputs.blobs, inputs.cache, inputs.epoch)
+
+
+def _parts(loaded: LoadedSpec, inputs: Inputs, tools: Sandbox, reporter: Reporter) -> Parts:
+    """Make (or find in the cache) every part, those that do not depend on each other side by side."""
+    spec, lock = loaded.spec, inputs.lock
+    packages = [package for name in base_sets(spec) for package in lock.packages(name)]
+    kernels = lock.packages("kernel")
+    blobs = inputs.blobs
+
+    def base() -> Path:
+        with reporter.step("base tree (Debian)"):
+            return debian.root_tree(packages, blobs, lock.debian.suite, tools, inputs.cache)
+
+    def boot() -> tuple[Kernel, Path]:
+        with reporter.step("kernel and initrd"):
+            unpacked = kernel(kernels, blobs, inputs.cache)
+            return unpacked, initrd(unpacked, spec.tee, tools, inputs.cache)
+
+    def packs() -> tuple[Pack, ...]:
+        found = []
+        for engine in loaded.engines:
+            wheels = inputs.wheels(engine, spec.arch)
+            with reporter.step(f"engine pack {engine.name}"):
+                found.append(engine_pack(engine, wheels, tools, inputs.cache))
+        for model in loaded.models:
+            files = inputs.model_files(model, loaded.path.parent)
+            with reporter.step(f"model pack {model.name}"):
+                found.append(model_pack(model, files, tools, inputs.cache))
+        return tuple(found)
+
+    with ThreadPoolExecutor() as pool:
+        base_job, boot_job, packs_job = pool.submit(base), pool.submit(boot), pool.submit(packs)
+        unpacked, archive = boot_job.result()
+        return Parts(
+            base_job.result(), unpacked, archive, packs_job.result(), services_tree(tools, inputs.cache)
+        )
+
+
+def _fingerprint(spec: Spec, parts: Parts, rendered: Rendered, tools: Sandbox) -> str:
+    """The digest of everything that the outputs follow from."""
+    files = [f"{name} {file.kind} {file.mode:o} {file.content}" for name, file in sorted(rendered.items())]
+    trees = [
+        parts.base.name,
+        parts.services.name,
+        parts.initrd.parent.name,
+        parts.kernel.release,
+        tools.tree.name,
+    ]
+    packs = [json.dumps(asdict(pack.ref)) for pack in parts.packs]
+    return inputs_digest(
+        RECIPE,
+        hal.__version__,
+        json.dumps(spec.model_dump(mode="json"), sort_keys=True),
+        *trees,
+        *packs,
+        *files,
+    )
+
+
+def _current(target: Path, fingerprint: str) -> Mapping[str, Any] | None:
+    """The manifest in `target` if what lies there was made from the same inputs and is all there."""
+    try:
+        manifest: Mapping[str, Any] = json.loads((target / MANIFEST).read_text())
+        if manifest.get("fingerprint") == fingerprint and all((target / name).exists() for name in ARTEFACTS):
+            return manifest
+    except (OSError, ValueError):
+        pass
+    return None
+
+
+def _assemble(
+    loaded: LoadedSpec,
+    parts: Parts,
+    rendered: Rendered,
+    fingerprint: str,
+    directory: Path,
+    inputs: Inputs,
+    tools: Sandbox,
+    reporter: Reporter,
+) -> Mapping[str, Any]:
+    spec, seed = loaded.spec, image_id(loaded.spec)
+    with reporter.step("root image"):
+        root = root_image(
+            parts.base,
+            rendered,
+            mountpoints=[pack.ref.mountpoint for pack in parts.packs],
+            seed=seed,
+            compression=spec.disk.compression,
+            directory=directory,
+            tools=tools,
+            cache=inputs.cache,
+        )
+    cmdline = command_line(spec.arch, spec.variant, seed, root, state=spec.disk.state > 0)
+    (directory / "cmdline").write_text(cmdline + "\n")
+    with reporter.step("unified kernel image"):
+        os_release = rendered["/usr/lib/os-release"].content
+        uki = unified_kernel_image(parts.kernel, parts.initrd, cmdline, os_release, directory, tools)
+        shutil.copyfile(parts.kernel.image, directory / "vmlinuz")
+        shutil.copyfile(parts.initrd, directory / "initrd")
+    with reporter.step("disk image"):
+        disk_image(
+            arch=spec.arch,
+            seed=seed,
+            root=root,
+            uki=uki,
+            packs=parts.packs,
+            state_size=spec.disk.state,
+            directory=directory,
+            tools=tools,
+        )
+    manifest = _manifest(spec, parts, root, cmdline, fingerprint, directory, inputs)
+    root.image.unlink()
+    root.tree.unlink()
+    (directory / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+    directory.chmod(0o755)
+    return manifest
+
+
+def _manifest(
+    spec: Spec,
+    parts: Parts,
+    root: RootImage,
+    cmdline: str,
+    fingerprint: str,
+    directory: Path,
+    inputs: Inputs,
+) -> dict[str, Any]:
+    """What was built and from what. It holds no time and no path: equal builds have equal manifests."""
+    small = ["vmlinuz", "initrd", "cmdline", "uki.efi"]
+    digests = dict(zip(small, file_digests(directory / name for name in small), strict=True))
+    sizes = {name: (directory / name).stat().st_size for name in [*small, "disk.img"]}
+    return {
+        "schema": MANIFEST_SCHEMA,
+        "hal": hal.__version__,
+        "fingerprint": fingerprint,
+        "image": image_id(spec),
+        "spec": spec.model_dump(mode="json"),
+        "cmdline": cmdline,
+        "kernel": parts.kernel.release,
+        "root": {**asdict(root.verity), "size": root.image.stat().st_size},
+        "packs": [{**asdict(pack.ref), "size": pack.path.stat().st_size} for pack in parts.packs],
+        "artefacts": {
+            name: {"size": sizes[name], **({"sha256": digests[name]} if name in digests else {})}
+            for name in sizes
+        },
+        "packages": {
+            package.package: package.version
+            for name in (*base_sets(spec), "kernel")
+            for package in inputs.lock.packages(name)
+        },
+        "substitutions": [asdict(item) for item in inputs.substitutions],
+    }
+
+
+def _publish(directory: Path, target: Path) -> None:
+    """Put a finished directory in its place, in one step where the file system can exchange two names."""
+    if not target.exists():
+        directory.rename(target)
+        return
+    if not _exchange(directory, target):
+        old = directory.with_name(directory.name + ".old")
+        target.rename(old)
+        directory.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Exchange two names atomically (renameat2(2)); False where the file system cannot."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    return bool(
+        libc.renameat2(AT_FDCWD, os.fsencode(first), AT_FDCWD, os.fsencode(second), RENAME_EXCHANGE) == 0
+    )
+
+
+def required_artefacts(directory: Path, names: Sequence[str] = ARTEFACTS) -> None:
+    """Check that a build is all there.
+
+    Raises:
+        HalError: a file is missing; build it first.
+    """
+    missing = [name for name in names if not (directory / name).exists()]
+    if missing:
+        raise HalError(f"{directory}: {', '.join(missing)} missing", "build it first: `hal build SPEC`")

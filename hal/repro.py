@@ -1,0 +1,105 @@
+"""Building twice, apart in everything that must not matter, and comparing the bytes.
+
+The two builds share nothing but the verified downloads: each has its own cache and directory, and they
+differ in time, path, umask, locale, time zone, number of processors and (as root) host name.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from hal.build import ARTEFACTS
+from hal.cache import Cache
+from hal.inputs import Inputs
+from hal.progress import Reporter
+from hal.run import run
+from hal.spec import LoadedSpec
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What one of the two builds finds around it."""
+
+    name: str
+    umask: str
+    processors: str
+    host_name: str
+    variables: tuple[tuple[str, str], ...]
+
+
+FIRST = Surroundings("a", "0022", "0", "first", (("TZ", "UTC"), ("LC_ALL", "C")))
+SECOND = Surroundings(
+    "b-in-a-longer-path", "0077", "", "second-host", (("TZ", "Pacific/Kiritimati"), ("LC_ALL", "C.UTF-8"))
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The artefacts that were compared, and those that differ."""
+
+    compared: tuple[str, ...]
+    differing: tuple[str, ...]
+
+    @property
+    def equal(self) -> bool:
+        """Whether every artefact is the same bytes in both builds."""
+        return not self.differing
+
+
+def compare_builds(loaded: LoadedSpec, inputs: Inputs, reporter: Reporter) -> Comparison:
+    """Build `loaded` twice and compare every artefact.
+
+    Raises:
+        HalError: one of the builds failed.
+    """
+    with tempfile.TemporaryDirectory(
+        dir=inputs.cache.root, prefix="repro-", ignore_cleanup_errors=True
+    ) as root:
+        outputs = []
+        for surroundings in (FIRST, SECOND):
+            with reporter.step(f"build {surroundings.name}"):
+                outputs.append(_build(loaded, surroundings, Path(root) / surroundings.name, inputs))
+        first, second = outputs
+        differing = [
+            name for name in ARTEFACTS if not filecmp.cmp(first / name, second / name, shallow=False)
+        ]
+    return Comparison(ARTEFACTS, tuple(differing))
+
+
+def _build(loaded: LoadedSpec, surroundings: Surroundings, home: Path, inputs: Inputs) -> Path:
+    home.mkdir()
+    with _cache_with_same_downloads(home / "cache", inputs) as cache:
+        script = [f"umask {surroundings.umask}"]
+        if os.geteuid() == 0:
+            script.append(f"echo {surroundings.host_name} > /proc/sys/kernel/hostname")
+        script.append('exec "$@"')
+        run(
+            [
+                *(("unshare", "--uts", "--") if os.geteuid() == 0 else ()),
+                *(("taskset", "--cpu-list", surroundings.processors) if surroundings.processors else ()),
+                *("sh", "-euc", "\n".join(script), "build"),
+                *(sys.executable, "-m", "hal.cli", "build", str(loaded.path.absolute())),
+                *("--offline", "--locked", "--out", str(home / "out")),
+            ],
+            env={**dict(surroundings.variables), "HAL_CACHE": str(cache.root)},
+            what=f"the build in {home}",
+        )
+    return home / "out" / loaded.spec.appliance.name
+
+
+@contextmanager
+def _cache_with_same_downloads(root: Path, inputs: Inputs) -> Iterator[Cache]:
+    """A cache that has the downloads of `inputs` (as links) and none of what was made from them."""
+    cache = Cache(root)
+    for sha256, blob in inputs.blobs.items():
+        path = cache.path(sha256)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(blob)
+    yield cache
