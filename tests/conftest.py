@@ -1,6 +1,8 @@
-"""What tests of every level share: the tools tree that `make image` leaves in the cache."""
+"""What tests of every level share: options, and the tools tree that `make image` leaves in the cache."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +10,14 @@ from hal.cache import Cache
 from hal.lock import load_lock
 from hal.sandbox import Sandbox
 from hal.tools import digest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("hal")
+    group.addoption("--spec", help="check the appliance of this spec instead of the tests' own small one")
+    group.addoption("--out", type=Path, default=ROOT / "build", help="where builds go")
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs in the tools tree as mmdebstrap's last customize hook; $1 is the new root tree.
+# Runs in the tools tree after mmdebstrap; $1 is the new root tree.
 # Takes away what differs between two builds and what an appliance must not have.
 set -eu
 root=$1
@@ -25,9 +25,9 @@ find "${root:?}"/etc/systemd/system -mindepth 1 -delete
 
 # EROFS gives every file one time, which would make Python take its compiled files for stale and compile
 # them again at each start: compile them to be valid whatever the source's time is (PEP 552).
-find "${root:?}"/usr/lib/python3* -name __pycache__ -prune -exec rm -rf {} +
-chroot "$root" /usr/bin/python3 -I -m compileall -q -j 0 --invalidation-mode unchecked-hash /usr/lib/python3 \
-    /usr/lib/python3.[0-9]*
+find "$root"/usr/lib/python3* -name __pycache__ -prune -exec rm -rf {} +
+# The tools tree's Python is the same version as the root's: both come from one lock.
+python3 -I -m compileall -q -j 0 --invalidation-mode unchecked-hash -s "$root" -p / "$root"/usr/lib/python3*
 
 # Mount points of the packs and of what is writable.
 mkdir -p "${root:?}"/srv/models "${root:?}"/var/lib/hal "${root:?}"/etc/hal

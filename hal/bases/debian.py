@@ -43,6 +43,10 @@ LEFT_OUT = (
 """dpkg's own means to leave files out (dpkg(1)): its database stays whole, as security scanners need it."""
 
 
+LINKED = 'ln -s "$1" /tmp/archive; shift; exec "$@"'
+"""apt's sources cannot hold every path (a space): the local archive gets a plain name."""
+
+
 @remember
 def package_sets() -> dict[str, Any]:
     """The table of top-level packages, `debian.yaml`."""
@@ -85,20 +89,21 @@ def _mmdebstrap(
     options = [f"--dpkgopt={option}" for option in ("force-unsafe-io", *LEFT_OUT)]
     tools.run(
         [
+            *("sh", "-c", LINKED, "mmdebstrap", str(archive)),
             *("mmdebstrap", "--mode=root", "--variant=custom", "--format=directory"),
             f"--include={','.join(sorted(package.package for package in packages))}",
             *options,
             "--skip=check/empty",
-            f"--customize-hook={FINISH}",
             suite,
             str(target),
-            f"deb [trusted=yes] copy:{archive} ./",
+            f"deb [trusted=yes] copy:/tmp/archive ./",
         ],
-        readable=[FINISH, archive],
+        readable=[archive],
         writable=[target],
         host_devices=True,
         what="mmdebstrap (installing the base's packages)",
     )
+    tools.run([str(FINISH), str(target)], readable=[FINISH], writable=[target], what="finishing the base tree")
 
 
 def _local_archive(packages: Sequence[DebianPackage], blobs: Mapping[str, Path], directory: Path) -> None:

@@ -1,0 +1,98 @@
+"""Other ways to boot the same bits, the production variant, and what outlives a boot."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from openai import AuthenticationError
+
+from hal.boot import Wishes
+from tests.appliance.conftest import TOKEN, Appliance, Boot, Build, Image
+from tests.tiny_model import ANSWER
+
+
+def ask(appliance: Appliance, key: str = "none") -> str | None:
+    answer = appliance.openai(key).chat.completions.create(
+        model="tiny", messages=[{"role": "user", "content": "Hi"}], max_tokens=16, temperature=0
+    )
+    return answer.choices[0].message.content
+
+
+def test_state_outlives_a_reboot(image: Image, boot_image: Boot, tmp_path: Path) -> None:
+    with boot_image(image, directory=tmp_path) as appliance:
+        host = appliance.ssh()
+        host.check_output("echo kept > /var/lib/hal/note && touch /tmp/gone && sync")
+        host.run("systemctl poweroff")
+        appliance.vm.wait_end(appliance.deadline(20))
+    with boot_image(image, directory=tmp_path) as appliance:
+        host = appliance.ssh()
+        assert host.file("/var/lib/hal/note").content_string == "kept\n"
+        assert not host.file("/tmp/gone").exists
+
+
+def test_a_larger_disk_is_a_larger_state(image: Image, boot_image: Boot, tmp_path: Path) -> None:
+    def change(plan):  # type: ignore[no-untyped-def]
+        with plan.files.disk.open("r+b") as disk:
+            disk.truncate(plan.files.disk.stat().st_size + (1 << 30))
+        return plan
+
+    with boot_image(image, directory=tmp_path, change=change) as appliance:
+        size = appliance.ssh().check_output("df --block-size=1M --output=size /var/lib/hal | tail -1")
+    assert int(size) > 900
+
+
+def test_the_uki_boots_under_uefi_with_a_tpm(image: Image, boot_image: Boot) -> None:
+    with boot_image(image, wishes=Wishes(port=0, firmware="ovmf", tpm=True)) as appliance:
+        appliance.wait_ready(60)
+        assert appliance.ssh().file("/sys/class/tpm/tpm0").exists
+        assert ask(appliance) == ANSWER
+
+
+@pytest.fixture(scope="module")
+def production(build_image: Build, write_spec: Callable[..., Path]) -> Image:
+    token = hashlib.sha256(TOKEN.encode()).hexdigest()
+    return build_image(
+        write_spec(
+            "tiny-production", "production", f"gateway: {{tokens: [{{name: tests, sha256: {token}}}]}}\n"
+        )
+    )
+
+
+def test_production_answers_only_with_a_token_and_has_no_way_in(production: Image, boot_image: Boot) -> None:
+    with boot_image(production) as appliance:
+        appliance.wait_ready(60)
+        with pytest.raises(AuthenticationError) as refused:
+            ask(appliance)
+        assert "message" in refused.value.response.json()["error"]
+        with pytest.raises(AuthenticationError):
+            ask(appliance, "another-token")
+        assert ask(appliance, TOKEN) == ANSWER
+        assert appliance.get("/api/v1/inference/status").status_code == 401
+        log = appliance.vm.serial()
+    assert appliance.plan.ssh_port is None
+    assert "login:" not in log
+    assert TOKEN not in log
+
+
+def test_production_does_not_listen_for_ssh(production: Image, boot_image: Boot) -> None:
+    from dataclasses import replace
+
+    from hal.machine import Forward
+    from hal.qemu import free_port
+
+    port = free_port()
+
+    def change(plan):  # type: ignore[no-untyped-def]
+        machine = replace(plan.machine, forwards=(*plan.machine.forwards, Forward(port, 22)))
+        return replace(plan, machine=machine)
+
+    with boot_image(production, change=change) as appliance:
+        appliance.wait_gateway()
+        with socket.create_connection(("127.0.0.1", port), 10) as connection:
+            connection.settimeout(10)
+            # QEMU's user network accepts for the guest and closes when the guest refuses.
+            assert connection.recv(16) == b""
