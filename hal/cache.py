@@ -26,11 +26,14 @@ from pathlib import Path
 from typing import IO
 
 from hal.errors import HalError
+from hal.run import run
+from hal.sandbox import namespace
 
 log = logging.getLogger("hal.cache")
 
 _DIGEST = re.compile(r"[0-9a-f]{16,128}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+CHOICE = "set HAL_CACHE to"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -38,15 +41,19 @@ def default_root() -> Path:
     """`$HAL_CACHE`, or `hal` in the user's cache directory (XDG Base Directory Specification)."""
     if chosen := os.environ.get("HAL_CACHE"):
         return Path(chosen).expanduser().absolute()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path("~/.cache").expanduser()) / "hal"
+    base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return base.absolute() / "hal"
 
 
 class Cache:
-    """One cache directory; made when first written to."""
+    """One cache directory; made when first written to.
 
-    def __init__(self, root: Path | None = None) -> None:
+    `choice` begins the sentence that tells a user how to name another directory.
+    """
+
+    def __init__(self, root: Path | None = None, choice: str = CHOICE) -> None:
         self.root = default_root() if root is None else root.absolute()
+        self._choice = choice
 
     # Files
 
@@ -65,6 +72,8 @@ class Cache:
             found = path.stat()
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise disk_error(error, self.root, self._choice) or error from error
         if size is not None and found.st_size != size:
             log.warning("%s has %d bytes instead of %d and is fetched again", path, found.st_size, size)
             path.unlink(missing_ok=True)
@@ -148,7 +157,8 @@ class Cache:
     def temporary(self, purpose: str) -> Iterator[Path]:
         """A new directory on the cache's file system, removed at the end unless it was renamed away.
 
-        What processes that were killed left behind is removed first.
+        What processes that were killed left behind is removed first. A disk that is full or cannot be
+        written, wherever in the block it shows, is explained by a HalError.
         """
         parent = self._directory("tmp")
         with self.lock("tmp"), self._explained():
@@ -160,7 +170,7 @@ class Cache:
         try:
             with self._explained():
                 path.mkdir()
-            yield path
+                yield path
         finally:
             remove_tree(path)
             mark.unlink(missing_ok=True)
@@ -171,8 +181,8 @@ class Cache:
         for mark in (self.root / "tmp").glob("*.lock"):
             with contextlib.suppress(OSError), mark.open("ab") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                remove_tree(mark.with_suffix(""))
-                mark.unlink(missing_ok=True)
+                if remove_tree(mark.with_suffix("")):
+                    mark.unlink(missing_ok=True)
 
     def require_space(self, size: int) -> None:
         """Raise a HalError when fewer than `size` bytes are free, before work that would fail halfway."""
@@ -183,7 +193,7 @@ class Cache:
         if free < size:
             raise HalError(
                 f"{self.root}: {size / 1e6:,.0f} MB are needed and {free / 1e6:,.0f} MB are free",
-                "free some space, or set HAL_CACHE to a directory on a larger disk",
+                f"free some space, or {self._choice} a directory on a larger disk",
             )
 
     def _directory(self, name: str) -> Path:
@@ -198,42 +208,50 @@ class Cache:
         try:
             yield
         except OSError as error:
-            explained = disk_error(error, self.root)
+            explained = disk_error(error, self.root, self._choice)
             if explained is None:
                 raise
             raise explained from error
 
 
-def disk_error(error: OSError, root: Path) -> HalError | None:
+def disk_error(error: OSError, root: Path, choice: str = CHOICE) -> HalError | None:
     """The explanation of an error of the disk that holds `root`; None when it is of another kind."""
     if error.errno in _FULL:
         return HalError(
             f"{root}: no space is left on the device",
-            "free some and run it again, or set HAL_CACHE to a directory on a larger disk",
+            f"free some and run it again, or {choice} a directory on a larger disk",
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
         return HalError(
             f"{error.filename or root}: cannot be written: {error.strerror}",
-            "set HAL_CACHE to a directory that is yours",
+            f"{choice} a directory that is yours",
         )
     return None
 
 
-def remove_tree(path: Path) -> None:
-    """Remove a directory and all in it, directories without write permission too; absent is fine."""
-    for attempt in range(2):
-        try:
+def remove_tree(path: Path) -> bool:
+    """Remove a directory and all in it; absent is fine. False, with a warning, when that cannot be done.
+
+    Directories without write permission go too, and so do the files of an image's users that a sandbox made
+    without root: they belong to the caller's subordinate ids.
+    """
+    if path.is_symlink():
+        path.unlink()
+        return True
+    try:
+        with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(path)
-            return
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            if attempt or not path.is_dir():
-                log.warning("%s: cannot be removed: %s", path, error.strerror)
-                return
-            for directory, _, _ in os.walk(path):
-                with contextlib.suppress(OSError):
-                    Path(directory).chmod(stat.S_IRWXU)
+        return True
+    except OSError as error:
+        for directory, _, _ in os.walk(path):
+            with contextlib.suppress(OSError):
+                Path(directory).chmod(stat.S_IRWXU)
+        with contextlib.suppress(HalError):
+            run([*namespace(), "rm", "-rf", "--", str(path)], check=False)
+        if path.exists():
+            log.warning("%s: cannot be removed: %s", path, error.strerror)
+            return False
+        return True
 
 
 def _same_file(file: IO[bytes], path: Path) -> bool:

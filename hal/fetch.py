@@ -11,8 +11,10 @@ import queue
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol
+from urllib.parse import urlsplit
 
 from hal.cache import Cache, disk_error
 from hal.errors import HalError
@@ -54,6 +56,13 @@ class _Unheard:
         pass
 
 
+ELSEWHERE = (
+    "PyPI does not have them: tell pip of the index that has (`pip config set global.extra-index-url URL`; "
+    "for +cpu builds PyTorch's own), or name a directory: --mirror DIR"
+)
+"""For wheels from other indexes; docs/lock.md says more."""
+
+
 class MissingError(HalError):
     """`--offline`, and some artifacts are neither in the cache nor in a local mirror."""
 
@@ -74,7 +83,9 @@ class GoneError(HalError):
         count = len(artifacts)
         super().__init__(
             f"{count} pinned file{'s are' if count > 1 else ' is'} gone from where the lock found them",
-            "`hal lock` pins what is there now; or name a snapshot archive: --snapshot URL",
+            ELSEWHERE
+            if all(artifact.source.startswith("index:") for artifact in artifacts)
+            else "`hal lock` pins what is there now; or name a snapshot archive: --snapshot URL",
             details=_listed([artifact.name for artifact in artifacts]),
         )
         self.artifacts = tuple(artifacts)
@@ -165,6 +176,7 @@ class _Batch:
             self._todo.put(artifact)
         self._stop = threading.Event()
         self._voice = threading.Lock()
+        self._troubled: set[str] = set()
         self._lost: list[Artifact] = []
         self._failures: list[BaseException] = []
 
@@ -281,8 +293,9 @@ class _Batch:
                 part.restart()
                 _copy(place, part)
             else:
+                note = partial(self._note_once, urlsplit(place).netloc)
                 Transfer(
-                    self._session, place, part, patience=self._patience, stop=self._stop, note=self._note
+                    self._session, place, part, patience=self._patience, stop=self._stop, note=note
                 ).complete()
         except NotThereError:
             return None
@@ -305,6 +318,13 @@ class _Batch:
     def _advance(self, count: int) -> None:
         with self._voice:
             self._progress.advance(count)
+
+    def _note_once(self, server: str, text: str) -> None:
+        """One line for a server in trouble, not one for each of its files and attempts."""
+        with self._voice:
+            if server not in self._troubled:
+                self._troubled.add(server)
+                self._progress.note(text)
 
     def _note(self, text: str) -> None:
         with self._voice:

@@ -65,7 +65,9 @@ class Lines(Silent):
         self._expected = self._arrived = self._told = 0
 
     def _say(self, text: str) -> None:
-        print(f"[{time.monotonic() - self._start:6.1f} s] {text}", file=sys.stderr, flush=True)
+        # One write, so that the lines of two threads stay apart.
+        sys.stderr.write(f"[{time.monotonic() - self._start:6.1f} s] {text}\n")
+        sys.stderr.flush()
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -94,7 +96,8 @@ class JsonLines(Silent):
     """One JSON object per line on standard output, for programs."""
 
     def _say(self, **event: Any) -> None:
-        print(json.dumps(event), flush=True)
+        sys.stdout.write(json.dumps(event) + "\n")
+        sys.stdout.flush()
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -116,6 +119,7 @@ class Terminal(Silent):
 
     def __init__(self) -> None:
         from rich.console import Console
+        from rich.markup import escape
         from rich.progress import (
             BarColumn,
             DownloadColumn,
@@ -126,6 +130,7 @@ class Terminal(Silent):
         )
 
         self._console = Console(stderr=True, highlight=False)
+        self._plain = escape  # names and notes are no markup
         self._progress = Progress(
             SpinnerColumn(), TextColumn("{task.description}"), console=self._console, transient=True
         )
@@ -148,12 +153,12 @@ class Terminal(Silent):
             if self._live == 0 and self._bar is None:
                 self._progress.start()
             self._live += 1
-            task = self._progress.add_task(name, total=None)
+            task = self._progress.add_task(self._plain(name), total=None)
         try:
             yield
             seconds = time.monotonic() - begin
             if seconds >= 0.1:
-                self._console.print(f"[green]✓[/] {name} [dim]{seconds:.1f} s[/]")
+                self._console.print(f"[green]✓[/] {self._plain(name)} [dim]{seconds:.1f} s[/]")
         finally:
             with self._lock:
                 self._progress.remove_task(task)
@@ -162,7 +167,7 @@ class Terminal(Silent):
                     self._progress.stop()
 
     def note(self, text: str) -> None:
-        self._console.print(f"[yellow]note:[/] {text}")
+        self._console.print(f"[yellow]note:[/] {self._plain(text)}")
 
     def expect(self, size: int) -> None:
         with self._lock:

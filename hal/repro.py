@@ -9,18 +9,19 @@ from __future__ import annotations
 import filecmp
 import os
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from hal.build import ARTEFACTS
 from hal.cache import Cache
 from hal.inputs import Inputs
+from hal.lock import write_lock
 from hal.progress import Reporter
 from hal.run import run
 from hal.spec import LoadedSpec
+
+PROJECT = Path(__file__).resolve().parent.parent
+"""The builds run this very hal, installed or not."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,11 @@ def compare_builds(loaded: LoadedSpec, inputs: Inputs, reporter: Reporter) -> Co
     Raises:
         HalError: one of the builds failed.
     """
-    with tempfile.TemporaryDirectory(
-        dir=inputs.cache.root, prefix="repro-", ignore_cleanup_errors=True
-    ) as root:
+    with inputs.cache.temporary("repro") as root:
         outputs = []
         for surroundings in (FIRST, SECOND):
             with reporter.step(f"build {surroundings.name}"):
-                outputs.append(_build(loaded, surroundings, Path(root) / surroundings.name, inputs))
+                outputs.append(_build(loaded, surroundings, root / surroundings.name, inputs))
         first, second = outputs
         differing = [
             name for name in ARTEFACTS if not filecmp.cmp(first / name, second / name, shallow=False)
@@ -75,31 +74,35 @@ def compare_builds(loaded: LoadedSpec, inputs: Inputs, reporter: Reporter) -> Co
 
 def _build(loaded: LoadedSpec, surroundings: Surroundings, home: Path, inputs: Inputs) -> Path:
     home.mkdir()
-    with _cache_with_same_downloads(home / "cache", inputs) as cache:
-        script = [f"umask {surroundings.umask}"]
-        if os.geteuid() == 0:
-            script.append(f"echo {surroundings.host_name} > /proc/sys/kernel/hostname")
-        script.append('exec "$@"')
-        run(
-            [
-                *(("unshare", "--uts", "--") if os.geteuid() == 0 else ()),
-                *(("taskset", "--cpu-list", surroundings.processors) if surroundings.processors else ()),
-                *("sh", "-euc", "\n".join(script), "build"),
-                *(sys.executable, "-m", "hal.cli", "build", str(loaded.path.absolute())),
-                *("--offline", "--locked", "--out", str(home / "out")),
-            ],
-            env={**dict(surroundings.variables), "HAL_CACHE": str(cache.root)},
-            what=f"the build in {home}",
-        )
+    cache = _cache_with_same_downloads(home / "cache", inputs)
+    lock = home / "hal.lock"  # the one that these inputs go by, be it in memory only
+    write_lock(inputs.lock, lock)
+    script = [f"umask {surroundings.umask}"]
+    if os.geteuid() == 0:
+        script.append(f"echo {surroundings.host_name} > /proc/sys/kernel/hostname")
+    script.append('exec "$@"')
+    run(
+        [
+            *(("unshare", "--uts", "--") if os.geteuid() == 0 else ()),
+            *(("taskset", "--cpu-list", surroundings.processors) if surroundings.processors else ()),
+            *("sh", "-euc", "\n".join(script), "build"),
+            *(sys.executable, "-m", "hal.cli", "build", str(loaded.path.absolute())),
+            *("--offline", "--locked", "--lock", str(lock), "--out", str(home / "out")),
+        ],
+        env={**dict(surroundings.variables), "HAL_CACHE": str(cache.root), "PYTHONPATH": str(PROJECT)},
+        what=f"the build in {home}",
+    )
     return home / "out" / loaded.spec.appliance.name
 
 
-@contextmanager
-def _cache_with_same_downloads(root: Path, inputs: Inputs) -> Iterator[Cache]:
-    """A cache that has the downloads of `inputs` (as links) and none of what was made from them."""
+def _cache_with_same_downloads(root: Path, inputs: Inputs) -> Cache:
+    """A cache that has the downloads of `inputs` and none of what was made from them.
+
+    Hard links: a symbolic one would point out of the sandboxes that read it.
+    """
     cache = Cache(root)
     for sha256, blob in inputs.blobs.items():
         path = cache.path(sha256)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.symlink_to(blob)
-    yield cache
+        os.link(blob, path)
+    return cache

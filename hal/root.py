@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hal.cache import Cache
+from hal.cache import Cache, disk_error
 from hal.erofs import mkfs_command
 from hal.identifiers import named_uuid, salt
 from hal.render import Rendered
@@ -19,6 +19,7 @@ from hal.sandbox import Sandbox
 from hal.trees import cached_tree, file_digests, inputs_digest
 from hal.verity import Verity, write_tree
 
+FILTERS = Path(__file__).with_name("syscall_filters.py")
 SERVICES = Path(__file__).resolve().parent.parent / "services"
 INSTALLED = "usr/lib/hal/services"
 """Where the services' Python packages lie in the appliance."""
@@ -27,13 +28,17 @@ RECIPE = "1"
 
 PACK = """\
 set -eu
-base=$1 services=$2 files=$3 work=$4; shift 4
+base=$1 services=$2 files=$3 work=$4 filters=$5; shift 5
 mkdir -p "$work/merged" "$work/overlay"
-mount -t overlay overlay -o "lowerdir=$services:$base,upperdir=$files,workdir=$work/overlay" "$work/merged"
+# Mount options cannot hold every path (a comma, a colon): they get plain names instead.
+ln -s "$services" /tmp/services; ln -s "$base" /tmp/base; ln -s "$files" /tmp/files; ln -s "$work" /tmp/work
+options=lowerdir=/tmp/services:/tmp/base,upperdir=/tmp/files,workdir=/tmp/work/overlay
+mount -t overlay overlay -o "$options" "$work/merged"
 systemd-sysusers --root="$work/merged"
+[ ! -d "$work/merged/usr/lib/hal/filters" ] || python3 -I "$filters" "$work/merged"
 exec "$@"
 """
-"""Lays the three trees over each other, makes the services' users, and packs the result."""
+"""Lays the three trees over each other, makes the services' users and filters, and packs the result."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +74,8 @@ def root_image(
     image = directory / "root.erofs"
     mkfs = mkfs_command(image, work / "merged", named_uuid(seed, "root"), tools.epoch, compression)
     tools.run(
-        ["sh", "-c", PACK, "pack", str(base), str(services), str(files), str(work), *mkfs],
-        readable=[base, services],
+        ["sh", "-c", PACK, "pack", str(base), str(services), str(files), str(work), str(FILTERS), *mkfs],
+        readable=[base, services, FILTERS],
         writable=[directory],
         what="packing the root image",
     )
@@ -81,16 +86,23 @@ def root_image(
 
 
 def write_files(rendered: Rendered, directory: Path) -> None:
-    """Write rendered files (regular files with their modes, symbolic links) under `directory`."""
-    directory.mkdir(parents=True, exist_ok=True)
-    for name, file in rendered.items():
-        path = directory / name.lstrip("/")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if file.kind == "symlink":
-            path.symlink_to(file.content)
-        else:
-            path.write_text(file.content)
-            path.chmod(file.mode)
+    """Write rendered files (regular files with their modes, symbolic links) under `directory`.
+
+    Raises:
+        HalError: the directory cannot be written, or its disk is full.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, file in rendered.items():
+            path = directory / name.lstrip("/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if file.kind == "symlink":
+                path.symlink_to(file.content)
+            else:
+                path.write_text(file.content)
+                path.chmod(file.mode)
+    except OSError as error:
+        raise disk_error(error, directory, "give `--out`") or error from error
 
 
 def services_tree(tools: Sandbox, cache: Cache) -> Path:

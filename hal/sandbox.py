@@ -51,7 +51,7 @@ class Sandbox:
     ) -> list[str]:
         """The host command line that runs `argv` inside; paths keep their host names."""
         words = [
-            *_namespace(),
+            *namespace(),
             "bwrap",
             *("--die-with-parent", "--unshare-pid", "--unshare-ipc", "--unshare-uts"),
             *("--hostname", HOST_NAME, "--cap-add", "ALL", "--clearenv"),
@@ -115,8 +115,8 @@ class Sandbox:
         return run(command, input=input, check=check, what=what or argv[0])
 
 
-def _namespace() -> list[str]:
-    """What comes before bubblewrap when the caller is not root: a user namespace with all its ids."""
+def namespace() -> list[str]:
+    """What comes before a command when the caller is not root: a user namespace with all its ids."""
     if os.geteuid() == 0:
         return []
     return ["unshare", "--user", "--map-root-user", "--map-auto", "--"]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from hal.size import format_size
@@ -13,8 +16,12 @@ from hal.size import format_size
 if TYPE_CHECKING:
     from hal.build import Built
     from hal.doctor import Finding
+    from hal.packfile import ExportedPack
     from hal.profiles import Profile
     from hal.repro import Comparison
+
+DEFAULT_OUT = Path("build")
+"""Where builds go unless `--out` says otherwise."""
 
 STATES = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "missing": "[red]missing[/]"}
 
@@ -24,11 +31,12 @@ def _console() -> Console:
 
 
 def built_summary(built: Built, spec: str) -> None:
-    """The artefacts and their sizes, and how to boot what was built."""
+    """The artefacts and their sizes, and how to boot what was built; `spec` is what the user called it."""
     console = _console()
     manifest = built.manifest
+    directory = escape(str(built.directory))
     if not built.fresh:
-        console.print(f"{built.directory}: up to date")
+        console.print(f"{directory}: up to date")
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("artefact")
     table.add_column("size", justify="right")
@@ -54,8 +62,10 @@ def built_summary(built: Built, spec: str) -> None:
     console.print(table)
     for item in manifest["substitutions"]:
         console.print(f"[yellow]note:[/] {item['package']}: {item['used']} in place of {item['locked']}")
-    console.print(f"\nBuilt [bold]{built.directory}[/]. Boot it and talk to it:\n")
-    console.print(f"  .venv/bin/hal boot {spec} --wait")
+    out = built.directory.parent
+    elsewhere = [] if out == DEFAULT_OUT else ["--out", str(out)]
+    console.print(f"\nBuilt [bold]{directory}[/]. Boot it and talk to it:\n")
+    console.print(f"  .venv/bin/hal {escape(shlex.join(['boot', spec, *elsewhere, '--wait']))}")
 
 
 def repro_summary(result: Comparison) -> None:
@@ -71,15 +81,48 @@ def doctor_summary(findings: Iterable[Finding]) -> None:
     for column in ("check", "state", "what it means", "to mend it"):
         table.add_column(column)
     for finding in findings:
-        table.add_row(finding.name, STATES[finding.state], finding.meaning, finding.mend or "")
+        table.add_row(
+            finding.name, STATES[finding.state], escape(finding.meaning), escape(finding.mend or "")
+        )
+    _console().print(table)
+
+
+def packs_summary(packs: Iterable[ExportedPack]) -> None:
+    """Packs with their sizes, unpacked before and after what is left out, and as they are on a disk."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("pack")
+    table.add_column("kind")
+    for column in ("upstream", "trimmed", "packed"):
+        table.add_column(column, justify="right")
+    table.add_column("root hash")
+    table.add_column("where", style="dim")
+    for pack in packs:
+        sizes = [
+            format_size(pack.unpacked[key]) if key in pack.unpacked else "" for key in ("before", "after")
+        ]
+        table.add_row(
+            escape(pack.ref.name),
+            pack.ref.kind,
+            *sizes,
+            format_size(pack.size),
+            f"{pack.ref.root_hash[:16]}…",
+            escape(str(pack.image.parent)),
+        )
     _console().print(table)
 
 
 def profiles_summary(profiles: Iterable[Profile]) -> None:
-    """The ready-made specs, a line each."""
+    """The ready-made specs, a line each: what they need of a machine, and how large their disk is."""
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("profile", "what it is"):
-        table.add_column(column)
+    for column in ("profile", "memory", "CPUs", "GPU", "disk", "what it is"):
+        table.add_column(column, justify="right" if column in ("memory", "CPUs", "disk") else "left")
     for profile in profiles:
-        table.add_row(profile.name, profile.summary)
+        table.add_row(
+            escape(profile.name),
+            format_size(profile.memory),
+            str(profile.cpus),
+            profile.gpu or "-",
+            format_size(profile.disk) if profile.disk else "-",
+            escape(profile.summary),
+        )
     _console().print(table)

@@ -16,7 +16,7 @@ from pathlib import Path
 from hal.cache import Cache
 from hal.errors import HalError
 from hal.lock import DebianPackage
-from hal.run import spawn
+from hal.run import full, spawn
 from hal.sandbox import ROOT_LINKS, Sandbox
 from hal.trees import cached_tree, inputs_digest
 
@@ -64,7 +64,7 @@ def unpack(debs: Sequence[Path], tree: Path) -> None:
 
 def _unpack_one(deb: Path, tree: Path) -> None:
     excludes = [f"--exclude={path}" for path in LEFT_OUT]
-    source = spawn(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE)
+    source = spawn(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert source.stdout is not None
     sink = spawn(
         ["tar", "--extract", "--file=-", f"--directory={tree}", "--no-same-owner", *excludes],
@@ -73,8 +73,13 @@ def _unpack_one(deb: Path, tree: Path) -> None:
     )
     source.stdout.close()
     _, errors = sink.communicate()
-    if source.wait() != 0 or sink.returncode != 0:
-        lines = tuple(f"  | {line}" for line in errors.decode(errors="replace").splitlines()[-5:])
-        raise HalError(
-            f"unpacking {deb} failed", "is the disk full? otherwise remove the file", details=lines
-        )
+    _, complaint = source.communicate()
+    if source.returncode != 0 or sink.returncode != 0:
+        text = (errors or complaint).decode(errors="replace")
+        if full(text):
+            raise HalError(
+                f"unpacking packages into {tree}: no space is left on the device",
+                "free some and run it again, or set HAL_CACHE to a directory on a larger disk",
+            )
+        lines = tuple(f"  | {line}" for line in text.splitlines()[-5:])
+        raise HalError(f"unpacking {deb} failed", "remove the file: it is fetched anew", details=lines)

@@ -20,8 +20,12 @@ rm -rf "${root:?}"/etc/apt
 # Nothing in an appliance changes user: no setuid or setgid program.
 find "$root" -xdev -type f -perm /6000 -exec chmod ug-s {} +
 
-# Units that Debian enables and the appliance does not want: appliance.target names what it starts.
-find "${root:?}"/etc/systemd/system -mindepth 1 -delete
+# What Debian starts by itself: the appliance names what it starts, in appliance.target or in /etc/init.d/S??*.
+if [ -e "$root"/usr/lib/systemd/systemd ]; then
+	find "${root:?}"/etc/systemd/system -mindepth 1 -delete
+else
+	rm -rf "${root:?}"/etc/systemd "${root:?}"/etc/init.d/* "${root:?}"/etc/rc?.d
+fi
 
 # EROFS gives every file one time, which would make Python take its compiled files for stale and compile
 # them again at each start: compile them to be valid whatever the source's time is (PEP 552).

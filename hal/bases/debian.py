@@ -18,7 +18,6 @@ from typing import Any
 import yaml
 
 from hal.cache import Cache
-from hal.errors import HalError
 from hal.lock import DebianPackage
 from hal.run import run
 from hal.sandbox import Sandbox
@@ -96,14 +95,16 @@ def _mmdebstrap(
             "--skip=check/empty",
             suite,
             str(target),
-            f"deb [trusted=yes] copy:/tmp/archive ./",
+            "deb [trusted=yes] copy:/tmp/archive ./",
         ],
         readable=[archive],
         writable=[target],
         host_devices=True,
         what="mmdebstrap (installing the base's packages)",
     )
-    tools.run([str(FINISH), str(target)], readable=[FINISH], writable=[target], what="finishing the base tree")
+    tools.run(
+        [str(FINISH), str(target)], readable=[FINISH], writable=[target], what="finishing the base tree"
+    )
 
 
 def _local_archive(packages: Sequence[DebianPackage], blobs: Mapping[str, Path], directory: Path) -> None:
@@ -122,9 +123,6 @@ def _local_archive(packages: Sequence[DebianPackage], blobs: Mapping[str, Path],
         fields = run(["dpkg-deb", "--field", str(blob)], what=f"reading {package.name}").stdout
         return f"{fields.rstrip()}\nFilename: ./{name}\nSize: {package.size}\nSHA256: {package.sha256}\n"
 
-    try:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            entries = list(pool.map(entry, packages))
-        (directory / "Packages").write_text("\n".join(entries))
-    except OSError as error:
-        raise HalError(f"{directory}: {error.strerror}", "is the disk full?") from error
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        entries = list(pool.map(entry, packages))
+    (directory / "Packages").write_text("\n".join(entries))
