@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import http.client
 import json
 import os
+import re
+import select
 import shlex
 import shutil
 import socket
@@ -25,7 +26,10 @@ from hal.run import spawn
 
 POLL_SECONDS = 0.05
 PROBE_SECONDS = 2.0
-"""How long one try may take: an emulated guest may be busy for that long and still be well."""
+"""How long an answer may take: an emulated guest may be busy for that long and still be well."""
+
+TRY_SECONDS = 0.2
+"""How long a connection is waited for alone."""
 
 STOP_SECONDS = 5.0
 """How long QEMU gets to close its files before it is killed; it needs milliseconds."""
@@ -71,16 +75,14 @@ class Deadline:
 
 def http_probe(port: int, path: str = "/health", *, accepts: Callable[[int], bool] | None = None) -> Probe:
     """Ready when an HTTP request to the host's loopback is answered with a status that `accepts` (200)."""
+    request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n".encode()
 
     def probe() -> bool:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PROBE_SECONDS)
-        try:
-            connection.request("GET", path)
-            status = connection.getresponse().status
-        except (OSError, http.client.HTTPException):
+        answer = _first_answer(port, request, len(b"HTTP/1.1 200"))
+        found = re.fullmatch(rb"HTTP/1\.[01] (\d{3})", answer)
+        if found is None:
             return False
-        finally:
-            connection.close()
+        status = int(found[1])
         return accepts(status) if accepts else status == 200
 
     return probe
@@ -89,15 +91,33 @@ def http_probe(port: int, path: str = "/health", *, accepts: Callable[[int], boo
 def banner_probe(port: int, banner: bytes = b"SSH-") -> Probe:
     """Ready when a connection is greeted with `banner`. A connection alone says nothing: QEMU's user
     network accepts it on the guest's behalf before the guest listens."""
+    return lambda: _first_answer(port, b"", len(banner)) == banner
 
-    def probe() -> bool:
+
+def _first_answer(port: int, request: bytes, size: int) -> bytes:
+    """The first `size` bytes that any of several connections brings, each `TRY_SECONDS` after the one before.
+
+    A connection made before the guest has its network is not answered for seconds after it has: QEMU's user
+    network drops what it cannot deliver and says it again late. Empty when nobody answers in PROBE_SECONDS.
+    """
+    end = time.monotonic() + PROBE_SECONDS
+    with contextlib.ExitStack() as stack:
+        connections: list[socket.socket] = []
         try:
-            with socket.create_connection(("127.0.0.1", port), PROBE_SECONDS) as connection:
-                return connection.recv(len(banner)) == banner
+            while (left := end - time.monotonic()) > 0:
+                connection = stack.enter_context(socket.create_connection(("127.0.0.1", port), left))
+                connection.sendall(request)
+                connections.append(connection)
+                answered, _, _ = select.select(connections, [], [], min(TRY_SECONDS, left))
+                for connection in answered:
+                    if answer := connection.recv(size, socket.MSG_WAITALL):
+                        return answer
+                    connections.remove(connection)
+                if not connections:
+                    break  # closed without an answer: nobody listens in the guest
         except OSError:
-            return False
-
-    return probe
+            pass
+    return b""
 
 
 def check_port_free(port: int) -> None:

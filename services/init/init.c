@@ -4,9 +4,11 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -125,6 +127,10 @@ static void run_init(void)
 {
 	static const char *const programs[] = { "/sbin/init", "/usr/lib/systemd/systemd" };
 
+	/* Every module is in: from here on nobody adds code to the kernel, not even root. systemd does not try
+	 * either, which without libkmod is an error in the journal. */
+	if (prctl(PR_CAPBSET_DROP, CAP_SYS_MODULE, 0, 0, 0) < 0)
+		die("modules: cannot give up the right to load them: %s; not booting", strerror(errno));
 	for (unsigned i = 0; i < sizeof programs / sizeof *programs; i++)
 		execl(programs[i], programs[i], (char *)NULL);
 	die("root: it has no /sbin/init that runs: %s; not booting", strerror(errno));

@@ -212,6 +212,24 @@ def test_http_probe() -> None:
     assert not http_probe(free_port())()
 
 
+def test_a_probe_does_not_wait_for_a_lost_connection() -> None:
+    """QEMU's user network accepts connections before the guest has its network, and never answers them."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer_the_second() -> None:
+            lost, _ = server.accept()
+            second, _ = server.accept()
+            with lost, second:
+                second.recv(1000)
+                second.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+                lost.recv(1000)
+
+        threading.Thread(target=answer_the_second, daemon=True).start()
+        started = time.monotonic()
+        assert http_probe(server.getsockname()[1])()
+        assert time.monotonic() - started < 1.5
+
+
 @pytest.mark.parametrize(("sent", "ready"), [(b"SSH-2.0-OpenSSH\r\n", True), (b"", False), (b"HTTP", False)])
 def test_banner_probe(sent: bytes, ready: bool) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
