@@ -2,6 +2,7 @@
 
 .DEFAULT_GOAL := help
 PROFILE ?= starter
+ARTIFACT ?=
 HAL := .venv/bin/hal
 PYTEST := .venv/bin/pytest
 
@@ -17,6 +18,14 @@ image: runtime ## build the appliance of PROFILE into build/
 .PHONY: boot
 boot: runtime ## boot it and say how to talk to it
 	@$(HAL) boot $(PROFILE) --wait
+
+.PHONY: up-vllm
+up-vllm: runtime ## build and boot vLLM (PROFILE=vllm-gpu: with an NVIDIA GPU)
+	@$(HAL) boot $(if $(filter vllm-%,$(PROFILE)),$(PROFILE),vllm-cpu) --wait
+
+.PHONY: up-ollama
+up-ollama: runtime ## build and boot Ollama (ARTIFACT=FILE: its release archive on this machine)
+	@$(HAL) boot ollama --wait $(if $(ARTIFACT),--artifact 'ollama=$(ARTIFACT)')
 
 .PHONY: test
 test: dev ## run all tests: build the starter image, boot images in QEMU, check them from inside
@@ -34,6 +43,10 @@ lint: dev ## ruff, mypy and shellcheck
 .PHONY: bench
 bench: dev ## measure cold, warm and configuration-only builds
 	scripts/bench_build
+
+.PHONY: docs
+docs: dev ## write what is generated in docs/ anew
+	.venv/bin/python scripts/exposure_table
 
 .PHONY: doctor
 doctor: runtime ## say what this host lacks and the command that installs it

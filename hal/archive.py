@@ -54,7 +54,8 @@ class PackageSet(BaseModel):
     `essential` adds Debian's essential packages (but not apt, which counts itself among them); without
     `dependencies` only the named packages count; `on_top_of` names a set whose packages, at their versions,
     are there already and do not count; `keep` is a regular expression: of what was resolved, only packages
-    with such names count.
+    with such names count. `suite` is another suite than the sets' own; what is taken from it is
+    unpacked beside the root, never installed into it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -64,6 +65,7 @@ class PackageSet(BaseModel):
     dependencies: bool = True
     on_top_of: str | None = None
     keep: str = ""
+    suite: str | None = None
 
 
 class PackageSets(BaseModel):
@@ -143,15 +145,20 @@ def resolve_debian(
     )
     name = f"apt-{identity.hexdigest()[:16]}"
     with cache.lock(name):
-        apt = _Apt(cache.root / name, sets.suite, architecture, mirror, keyring)
-        apt.update()
+        suites: dict[str, _Apt] = {}
+        for suite in dict.fromkeys(
+            [sets.suite, *(wanted.suite or sets.suite for wanted in sets.sets.values())]
+        ):
+            root = cache.root / name if suite == sets.suite else cache.root / name / suite
+            suites[suite] = _Apt(root, suite, architecture, mirror, keyring)
+            suites[suite].update()
         created = datetime.now(UTC).replace(microsecond=0)
         found: dict[str, tuple[DebianPackage, ...]] = {}
         whole: dict[str | None, tuple[DebianPackage, ...]] = {None: ()}
         for name in sets.ordered():
             wanted = sets.sets[name]
             below = whole[wanted.on_top_of]
-            found[name] = apt.resolve(name, wanted, below)
+            found[name] = suites[wanted.suite or sets.suite].resolve(name, wanted, below)
             whole[name] = (*below, *found[name])
     return DebianLock(sets.suite, architecture, created, MappingProxyType(found))
 

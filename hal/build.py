@@ -22,7 +22,7 @@ from typing import Any
 
 import hal
 from hal.bases import debian
-from hal.cache import Cache, disk_error
+from hal.cache import Cache, remove_tree
 from hal.errors import HalError
 from hal.image import command_line, disk_image, unified_kernel_image
 from hal.inputs import Inputs
@@ -36,7 +36,7 @@ from hal.spec import LoadedSpec, Spec
 from hal.tools import tools_tree
 from hal.trees import file_digests, inputs_digest
 
-RECIPE = "1"
+RECIPE = "2"
 """Changes when an output changes for a reason that no other digest holds."""
 
 MANIFEST = "manifest.json"
@@ -74,7 +74,8 @@ def image_id(spec: Spec) -> str:
 
 def base_sets(spec: Spec) -> tuple[str, ...]:
     """The package sets of the lock that make this appliance's root."""
-    return ("base", "debug") if spec.variant == "debug" else ("base",)
+    base, debug = ("sysv", "sysv-debug") if spec.init == "sysv" else ("base", "debug")
+    return (base, debug) if spec.variant == "debug" else (base,)
 
 
 def package_sets(spec: Spec) -> tuple[str, ...]:
@@ -92,21 +93,20 @@ def build(loaded: LoadedSpec, out: Path, inputs: Inputs, reporter: Reporter) -> 
     tools = prepare_tools(inputs, reporter)
     parts = _parts(loaded, inputs, tools, reporter)
     rendered = render(loaded, [pack.ref for pack in parts.packs])
-    fingerprint = _fingerprint(spec, parts, rendered, tools)
+    fingerprint = _fingerprint(spec, parts, rendered, tools, inputs)
     target = out / spec.appliance.name
     if (current := _current(target, fingerprint)) is not None:
         return Built(target, current, fresh=False)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        work = Cache(out / ".work")
-        with work.lock(spec.appliance.name), work.temporary(spec.appliance.name) as directory:
+    work = Cache(out / ".work", "give `--out`")
+    with work.lock(spec.appliance.name):
+        old = _old(work, target)
+        _recover(old, target)
+        # Another build of this spec may have ended while this one waited for it.
+        if (current := _current(target, fingerprint)) is not None:
+            return Built(target, current, fresh=False)
+        with work.temporary(spec.appliance.name) as directory:
             manifest = _assemble(loaded, parts, rendered, fingerprint, directory, inputs, tools, reporter)
-            _publish(directory, target)
-    except OSError as error:
-        explained = disk_error(error, out)
-        if explained is None:
-            raise
-        raise explained from error
+            _publish(directory, target, old)
     return Built(target, manifest, fresh=True)
 
 
@@ -133,16 +133,7 @@ def _parts(loaded: LoadedSpec, inputs: Inputs, tools: Sandbox, reporter: Reporte
             return unpacked, initrd(unpacked, spec.tee, tools, inputs.cache)
 
     def packs() -> tuple[Pack, ...]:
-        found = []
-        for engine in loaded.engines:
-            wheels = inputs.wheels(engine, spec.arch)
-            with reporter.step(f"engine pack {engine.name}"):
-                found.append(engine_pack(engine, wheels, tools, inputs.cache))
-        for model in loaded.models:
-            files = inputs.model_files(model, loaded.path.parent)
-            with reporter.step(f"model pack {model.name}"):
-                found.append(model_pack(model, files, tools, inputs.cache))
-        return tuple(found)
+        return make_packs(loaded, inputs, tools, reporter)
 
     with ThreadPoolExecutor() as pool:
         base_job, boot_job, packs_job = pool.submit(base), pool.submit(boot), pool.submit(packs)
@@ -152,7 +143,21 @@ def _parts(loaded: LoadedSpec, inputs: Inputs, tools: Sandbox, reporter: Reporte
         )
 
 
-def _fingerprint(spec: Spec, parts: Parts, rendered: Rendered, tools: Sandbox) -> str:
+def make_packs(loaded: LoadedSpec, inputs: Inputs, tools: Sandbox, reporter: Reporter) -> tuple[Pack, ...]:
+    """Make (or find in the cache) the packs of a spec: its engines', then its models'."""
+    found = []
+    for engine in loaded.engines:
+        runtime = inputs.runtime(loaded, engine)
+        with reporter.step(f"engine pack {engine.name}"):
+            found.append(engine_pack(engine, runtime, tools, inputs.cache))
+    for model in loaded.models:
+        files = inputs.model_files(model, loaded.path.parent)
+        with reporter.step(f"model pack {model.name}"):
+            found.append(model_pack(model, files, tools, inputs.cache))
+    return tuple(found)
+
+
+def _fingerprint(spec: Spec, parts: Parts, rendered: Rendered, tools: Sandbox, inputs: Inputs) -> str:
     """The digest of everything that the outputs follow from."""
     files = [f"{name} {file.kind} {file.mode:o} {file.content}" for name, file in sorted(rendered.items())]
     trees = [
@@ -170,6 +175,7 @@ def _fingerprint(spec: Spec, parts: Parts, rendered: Rendered, tools: Sandbox) -
         *trees,
         *packs,
         *files,
+        *map(str, inputs.substitutions),
     )
 
 
@@ -177,10 +183,13 @@ def _current(target: Path, fingerprint: str) -> Mapping[str, Any] | None:
     """The manifest in `target` if what lies there was made from the same inputs and is all there."""
     try:
         manifest: Mapping[str, Any] = json.loads((target / MANIFEST).read_text())
-        if manifest.get("fingerprint") == fingerprint and all((target / name).exists() for name in ARTEFACTS):
+        sizes = {name: artefact["size"] for name, artefact in manifest["artefacts"].items()}
+        if manifest["fingerprint"] == fingerprint and all(
+            (target / name).stat().st_size == size for name, size in sizes.items()
+        ):
             return manifest
-    except (OSError, ValueError):
-        pass
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass  # absent, of another version of hal, or damaged: it is built anew
     return None
 
 
@@ -268,16 +277,30 @@ def _manifest(
     }
 
 
-def _publish(directory: Path, target: Path) -> None:
-    """Put a finished directory in its place, in one step where the file system can exchange two names."""
+def _publish(directory: Path, target: Path, old: Path) -> None:
+    """Put a finished directory in its place, in one step where the file system can exchange two names.
+
+    Where it cannot, `old` has the last good output for a moment; a build that is killed in that moment is
+    mended by `_recover`.
+    """
     if not target.exists():
         directory.rename(target)
-        return
-    if not _exchange(directory, target):
-        old = directory.with_name(directory.name + ".old")
+    elif not _exchange(directory, target):
         target.rename(old)
         directory.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
+        remove_tree(old)
+
+
+def _old(work: Cache, target: Path) -> Path:
+    """Where the last good output is while a new one takes its place in two steps."""
+    return work.root / f"{target.name}.old"
+
+
+def _recover(old: Path, target: Path) -> None:
+    """Put back the last good output that a killed build had moved aside, or remove it when it has served."""
+    if old.exists() and not target.exists():
+        old.rename(target)
+    remove_tree(old)
 
 
 def _exchange(first: Path, second: Path) -> bool:

@@ -6,54 +6,23 @@ with nothing to do stay quick.
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 import os
 import shlex
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 import hal
+from hal.clioptions import JSON, OUT, gather_inputs, make_reporter, source_options
 from hal.errors import EXIT_FAILED, HalError
+from hal.packcli import pack
 
 if TYPE_CHECKING:
-    from hal.inputs import Inputs
-    from hal.progress import Reporter
-    from hal.spec import LoadedSpec
-
-OUT = click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("build"),
-    show_default=True,
-    help="Where builds go, one directory per appliance.",
-)
-JSON = click.option("--json", "as_json", is_flag=True, help="JSON for programs, on standard output.")
-
-
-def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say where inputs come from, shared by all commands that fetch."""
-    options = [
-        click.option(
-            "--lock", "lock_path", type=click.Path(path_type=Path, dir_okay=False), help="Another hal.lock."
-        ),
-        click.option(
-            "--mirror", "mirrors", multiple=True, metavar="URL|DIR", help="A Debian mirror, or a directory."
-        ),
-        click.option(
-            "--snapshot", metavar="URL", help="A snapshot archive for packages that mirrors dropped."
-        ),
-        click.option("--offline", is_flag=True, help="Use the cache and local directories only."),
-        click.option(
-            "--locked", is_flag=True, help="Fail where a pinned package is gone, take no successor."
-        ),
-    ]
-    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
+    pass
 
 
 class Commands(click.Group):
@@ -95,35 +64,7 @@ def main(debug: bool) -> None:
     )
 
 
-def _reporter(as_json: bool) -> Reporter:
-    from hal.progress import JsonLines, Lines, Terminal
-
-    if as_json:
-        return JsonLines()
-    return Terminal() if sys.stderr.isatty() else Lines()
-
-
-def _gather(
-    loaded: LoadedSpec,
-    reporter: Reporter,
-    *,
-    lock_path: Path | None,
-    mirrors: tuple[str, ...],
-    snapshot: str | None,
-    offline: bool,
-    locked: bool,
-) -> Inputs:
-    from hal.build import package_sets
-    from hal.cache import Cache
-    from hal.fetch import Fetcher
-    from hal.inputs import gather
-    from hal.lock import LOCK_PATH, load_lock
-    from hal.sources import Mirrors
-
-    lock = load_lock(lock_path or LOCK_PATH)
-    places = Mirrors.choose(mirrors, snapshot, lock.debian.created)
-    fetcher = Fetcher(Cache(), places, offline=offline, progress=reporter)
-    return gather(package_sets(loaded.spec), loaded, lock, fetcher, reporter, locked=locked)
+main.add_command(pack)
 
 
 @main.command()
@@ -137,8 +78,8 @@ def build(spec: str, out: Path, as_json: bool, **sources: Any) -> None:
     from hal.spec import load_spec
 
     loaded = load_spec(spec)
-    reporter = _reporter(as_json)
-    built = building.build(loaded, out, _gather(loaded, reporter, **sources), reporter)
+    reporter = make_reporter(as_json)
+    built = building.build(loaded, out, gather_inputs(loaded, reporter, **sources), reporter)
     if as_json:
         click.echo(json.dumps({"event": "built", "directory": str(built.directory), "fresh": built.fresh}))
     else:
@@ -169,15 +110,20 @@ def render(spec: str, out: Path) -> None:
 @main.command()
 @source_options
 def lock(
-    lock_path: Path | None, mirrors: tuple[str, ...], snapshot: str | None, offline: bool, locked: bool
+    lock_path: Path | None,
+    mirrors: tuple[str, ...],
+    snapshot: str | None,
+    offline: bool,
+    locked: bool,
+    artifacts: tuple[str, ...],
 ) -> None:
     """Pin what is there now: resolve Debian packages and wheels anew and write hal.lock."""
     from hal.lock import LOCK_PATH
     from hal.resolve import refresh
     from hal.sources import Mirrors
 
-    if offline or locked:
-        raise click.UsageError("`hal lock` asks the archives: it cannot be --offline or --locked")
+    if offline or locked or artifacts:
+        raise click.UsageError("`hal lock` asks the archives: no --offline, --locked or --artifact")
     path = lock_path or LOCK_PATH
     changes = refresh(path, Mirrors.choose(mirrors, snapshot))
     for change in changes:
@@ -189,7 +135,11 @@ def lock(
 @click.argument("spec")
 @OUT
 @click.option(
-    "--port", default=7001, show_default=True, help="The host's port for the gateway; 0: any free one."
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=7001,
+    show_default=True,
+    help="The host's port for the gateway; 0: any free one.",
 )
 @click.option(
     "--firmware",
@@ -202,7 +152,7 @@ def lock(
     "--tee", type=click.Choice(["none", "sev-snp", "tdx"]), help="A confidential VM; default: the spec's."
 )
 @click.option("--tpm", is_flag=True, help="With a software TPM 2.0 (swtpm).")
-@click.option("--cpus", type=int, help="Virtual CPUs; default: the spec's.")
+@click.option("--cpus", type=click.IntRange(1), help="Virtual CPUs; default: the spec's.")
 @click.option("--fresh", is_flag=True, help="Forget the state of earlier boots.")
 @click.option("--wait", is_flag=True, help="Say when the gateway answers and when an engine serves.")
 @click.option("--print", "print_only", is_flag=True, help="Print the QEMU command and do nothing.")
@@ -215,10 +165,11 @@ def boot(spec: str, out: Path, as_json: bool, **options: Any) -> None:
     from hal.spec import load_spec
 
     loaded = load_spec(spec)
-    sources = {name: options.pop(name) for name in ("lock_path", "mirrors", "snapshot", "offline", "locked")}
+    names = ("lock_path", "mirrors", "snapshot", "offline", "locked", "artifacts")
+    sources = {name: options.pop(name) for name in names}
     wait, print_only = options.pop("wait"), options.pop("print_only")
-    reporter = _reporter(as_json)
-    inputs = _gather(loaded, reporter, **sources)
+    reporter = make_reporter(as_json)
+    inputs = gather_inputs(loaded, reporter, **sources)
     built = building.build(loaded, out, inputs, reporter)
     tools = building.prepare_tools(inputs, reporter)
     plan = booting.plan(loaded.spec, built.directory, booting.Wishes(**options))
@@ -240,8 +191,8 @@ def test(spec: str, out: Path, expression: str | None, **sources: Any) -> None:
     from hal.spec import load_spec
 
     loaded = load_spec(spec)
-    reporter = _reporter(False)
-    building.build(loaded, out, _gather(loaded, reporter, **sources), reporter)
+    reporter = make_reporter(False)
+    building.build(loaded, out, gather_inputs(loaded, reporter, **sources), reporter)
     raise SystemExit(run_checks(spec, out, expression))
 
 
@@ -256,8 +207,8 @@ def repro(spec: str, as_json: bool, **sources: Any) -> None:
     from hal.summary import repro_summary
 
     loaded = load_spec(spec)
-    reporter = _reporter(as_json)
-    result = compare_builds(loaded, _gather(loaded, reporter, **sources), reporter)
+    reporter = make_reporter(as_json)
+    result = compare_builds(loaded, gather_inputs(loaded, reporter, **sources), reporter)
     if as_json:
         click.echo(
             json.dumps({"event": "compared", "equal": result.equal, "differing": list(result.differing)})
@@ -293,13 +244,14 @@ def schema() -> None:
 
 
 @main.command()
+@OUT
 @JSON
-def profiles(as_json: bool) -> None:
-    """List the ready-made specs."""
+def profiles(out: Path, as_json: bool) -> None:
+    """List the ready-made specs: what each needs, and how large what was built of it in OUT is."""
     from hal.profiles import list_profiles
     from hal.summary import profiles_summary
 
-    found = list_profiles()
+    found = list_profiles(out)
     if as_json:
         click.echo(json.dumps([vars(profile) for profile in found], default=str))
     else:

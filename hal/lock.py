@@ -7,6 +7,8 @@ An artifact's source is one of
 
     debian:ARCHIVE/POOL_PATH   a file of Debian's `main` or `security` archive
     pypi:PROJECT==VERSION      a file of a PyPI project; the artifact's name says which
+    index:PROJECT==VERSION     the same, on an index or in a directory that pip is told of besides PyPI
+                               (`extra-index-url`, `find-links`): builds such as torch 2.13.0+cpu
     https://… or http://…      that URL
     file:/ABSOLUTE/PATH        a file on this machine
 """
@@ -18,7 +20,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -57,6 +59,14 @@ class PypiSource:
 
 
 @dataclass(frozen=True)
+class IndexSource:
+    """A file of one release of a project that PyPI does not have."""
+
+    project: str
+    version: str
+
+
+@dataclass(frozen=True)
 class UrlSource:
     """A file at a URL."""
 
@@ -70,7 +80,7 @@ class FileSource:
     path: Path
 
 
-Source = DebianSource | PypiSource | UrlSource | FileSource
+Source = DebianSource | PypiSource | IndexSource | UrlSource | FileSource
 
 
 def parse_source(text: str) -> Source:
@@ -89,11 +99,11 @@ def parse_source(text: str) -> Source:
         if not path or any(step in ("", ".", "..") for step in path.split("/")):
             raise ValueError(f"{path!r} is no path in a Debian archive")
         return DebianSource(archive, path)
-    if kind == "pypi":
+    if kind in ("pypi", "index"):
         project, equals, version = rest.partition("==")
         if not equals or not version or not _PROJECT.fullmatch(project):
-            raise ValueError(f"{text!r} is not of the form pypi:PROJECT==VERSION")
-        return PypiSource(project, version)
+            raise ValueError(f"{text!r} is not of the form {kind}:PROJECT==VERSION")
+        return PypiSource(project, version) if kind == "pypi" else IndexSource(project, version)
     if kind in ("https", "http") and rest.startswith("//"):
         return UrlSource(text)
     if kind == "file":
@@ -101,7 +111,7 @@ def parse_source(text: str) -> Source:
         if not path.startswith("/"):
             raise ValueError(f"{text!r} is not an absolute path")
         return FileSource(Path(path))
-    raise ValueError(f"{text!r} is of no known kind: debian:, pypi:, https: or file:")
+    raise ValueError(f"{text!r} is of no known kind: debian:, pypi:, index:, https: or file:")
 
 
 @dataclass(frozen=True)
@@ -137,12 +147,19 @@ class DebianPackage(Artifact):
 
 @dataclass(frozen=True)
 class Wheel(Artifact):
-    """A Python wheel; its source is always of the kind `pypi`."""
+    """A Python wheel; its source is always of the kind `pypi` or `index`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.source.startswith("pypi:"):
-            raise ValueError(f"source: {self.source!r} does not begin with pypi:")
+        if not self.source.startswith(("pypi:", "index:")):
+            raise ValueError(f"source: {self.source!r} does not begin with pypi: or index:")
+        if not self.name.endswith(".whl"):
+            raise ValueError(f"name: {self.name!r} is no wheel")
+
+    @property
+    def project(self) -> str:
+        """The project's name."""
+        return self.source.partition(":")[2].partition("==")[0]
 
     @property
     def version(self) -> str:
@@ -162,10 +179,14 @@ class DebianLock:
 
 @dataclass(frozen=True)
 class Lock:
-    """The content of `hal.lock`; `wheels` are keyed by PyPI project."""
+    """The content of `hal.lock`; `wheels` are keyed by PyPI project.
+
+    `wheel_sets` are keyed `NAME==VERSION`: a package of that version with all that it needs.
+    """
 
     debian: DebianLock
     wheels: Mapping[str, Wheel]
+    wheel_sets: Mapping[str, tuple[Wheel, ...]] = field(default_factory=dict)
     schema: int = SCHEMA
 
     def packages(self, name: str) -> tuple[DebianPackage, ...]:
@@ -194,6 +215,26 @@ class Lock:
                 f"the lock pins no wheel of {project!r}", "name it in hal/inputs.yaml and run `hal lock`"
             ) from None
 
+    def wheel_set(self, name: str, version: str) -> tuple[Wheel, ...]:
+        """The wheels of one version of a set.
+
+        Raises:
+            HalError: the lock does not have this version.
+        """
+        try:
+            return self.wheel_sets[f"{name}=={version}"]
+        except KeyError:
+            there = ", ".join(self.wheel_set_versions(name)) or "no version of it"
+            raise HalError(
+                f"the lock has no wheels of {name} {version} (it has {there})",
+                f"add {name} {version} to `wheel_sets` in hal/inputs.yaml and run `hal lock`",
+            ) from None
+
+    def wheel_set_versions(self, name: str) -> tuple[str, ...]:
+        """The versions of a set that the lock has."""
+        keys = (key.partition("==") for key in self.wheel_sets)
+        return tuple(version for found, _, version in keys if found == name)
+
 
 def load_lock(path: Path = LOCK_PATH) -> Lock:
     """Read a lock, checking every value of it.
@@ -217,16 +258,18 @@ def _lock(document: object) -> Lock:
     schema = document.get("schema") if isinstance(document, dict) else None
     if isinstance(schema, int) and schema != SCHEMA:
         raise ValueError(f"schema: this hal reads schema {SCHEMA}, the file has {schema}")
-    top = _object(document, "", {"schema": int, "debian": dict, "wheels": dict})
+    top = _object(document, "", {"schema": int, "debian": dict, "wheels": dict, "wheel_sets": dict})
     kinds = {"suite": str, "architecture": str, "created": str, "sets": dict}
     debian = _object(top["debian"], "debian", kinds)
     sets = {name: _packages(rows, f"debian.sets.{name}") for name, rows in debian["sets"].items()}
     wheels = {project: _wheel(row, f"wheels.{project}", project) for project, row in top["wheels"].items()}
+    wheel_sets = {name: _wheel_set(rows, f"wheel_sets.{name}") for name, rows in top["wheel_sets"].items()}
     return Lock(
         DebianLock(
             debian["suite"], debian["architecture"], _moment(debian["created"]), MappingProxyType(sets)
         ),
         MappingProxyType(wheels),
+        MappingProxyType(wheel_sets),
     )
 
 
@@ -285,6 +328,27 @@ def _wheel(row: object, key: str, project: str) -> Wheel:
     fields = _object(row, key, _WHEEL_FIELDS)
     if not fields["source"].startswith(f"pypi:{project}=="):
         raise ValueError(f"{key}.source: {fields['source']!r} does not begin with pypi:{project}==")
+    return _built(fields, key)
+
+
+def _wheel_set(rows: object, key: str) -> tuple[Wheel, ...]:
+    name, equals, version = key.removeprefix("wheel_sets.").partition("==")
+    if not (_PROJECT.fullmatch(name) and equals and version):
+        raise ValueError(f"{key}: the key is not of the form NAME==VERSION")
+    if not isinstance(rows, list):
+        raise ValueError(f"{key}: expected a list, found {type(rows).__name__}")
+    wheels = [
+        _built(_object(row, f"{key}[{number}]", _WHEEL_FIELDS), f"{key}[{number}]")
+        for number, row in enumerate(rows)
+    ]
+    projects = [wheel.project for wheel in wheels]
+    twice = next((project for project in projects if projects.count(project) > 1), None)
+    if twice:
+        raise ValueError(f"{key}: {twice} is listed twice")
+    return tuple(wheels)
+
+
+def _built(fields: Mapping[str, Any], key: str) -> Wheel:
     try:
         return Wheel(**fields)
     except ValueError as error:
@@ -309,6 +373,12 @@ def format_lock(lock: Lock) -> str:
         f"{json.dumps(project)}: {json.dumps(_row(lock.wheels[project], _WHEEL_FIELDS))}"
         for project in sorted(lock.wheels)
     )
+    wheel_sets = ",\n".join(
+        f" {json.dumps(name)}: [\n"
+        + _rows(json.dumps(_row(w, _WHEEL_FIELDS)) for w in sorted(lock.wheel_sets[name], key=_project))
+        + "\n ]"
+        for name in sorted(lock.wheel_sets)
+    )
     head = {"suite": debian.suite, "architecture": debian.architecture}
     created = debian.created.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return "\n".join(
@@ -324,6 +394,9 @@ def format_lock(lock: Lock) -> str:
             "},",
             '"wheels": {',
             wheels,
+            "},",
+            '"wheel_sets": {',
+            wheel_sets,
             "}",
             "}",
             "",
@@ -333,6 +406,10 @@ def format_lock(lock: Lock) -> str:
 
 def _sorted(packages: Iterable[DebianPackage]) -> list[DebianPackage]:
     return sorted(packages, key=lambda package: package.package)
+
+
+def _project(wheel: Wheel) -> str:
+    return wheel.project
 
 
 def _row(artifact: Artifact, fields: Iterable[str]) -> dict[str, object]:

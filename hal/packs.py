@@ -9,28 +9,31 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 from hal.cache import Cache
-from hal.engines import Engine
+from hal.engines import Engine, EngineFile
 from hal.erofs import mkfs_command
 from hal.errors import HalError
 from hal.identifiers import named_uuid, salt
 from hal.models import Model
 from hal.packref import PackRef, pack_label
+from hal.run import failure
+from hal.runtime import RuntimePart, fill_tree
 from hal.sandbox import Sandbox
 from hal.trees import cached_tree, file_digests, inputs_digest
 from hal.verity import append_tree
 
-RECIPE = "1"
+RECIPE = "2"
 """Changes when the way packs are made changes, so that cached packs are made anew."""
 
 IMAGE = "pack.erofs"
 REFERENCE = "pack.json"
+SIZES = "sizes.json"
+"""Bytes of an engine's files before and after trimming."""
 
 PROJECT = Path(__file__).resolve().parent.parent
 """Where the launchers named by engine files lie (`services/…`)."""
@@ -44,40 +47,91 @@ class Pack:
     path: Path
 
 
-def engine_pack(engine: Engine, wheels: Mapping[str, Path], tools: Sandbox, cache: Cache) -> Pack:
-    """The pack of an engine's runtime: its wheels unpacked under `lib/`, and hal's launcher.
+def engine_pack(engine: Engine, parts: Sequence[RuntimePart], tools: Sandbox, cache: Cache) -> Pack:
+    """The pack of an engine's runtime: its artifacts unpacked and trimmed, and hal's launcher."""
+    launchers = _launchers(engine)
+    inputs = _engine_inputs(engine, parts)
 
-    `wheels` maps the sha256 of each wheel to its file.
-    """
-    launchers = [(PROJECT / file.source, file) for file in engine.files]
+    def fill(tree: Path) -> None:
+        before, after = fill_tree(tree, engine, parts, tools)
+        (tree.parent / SIZES).write_text(json.dumps({"before": before, "after": after}) + "\n")
+        for source, file in launchers:
+            target = tree / file.path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+            target.chmod(int(file.mode, 8))
+        _require_program(engine, tree)
+        # Status 1: some file is not for this Python (a template, a later version's syntax), as ever.
+        what = "compiling the engine's Python files"
+        done = tools.run(
+            [
+                *(_python(tree), "-m", "compileall", "-qq", "-j0", "--invalidation-mode", "unchecked-hash"),
+                *("-s", str(tree), "-p", f"/opt/{engine.name}"),
+                *(str(tree / folder) for folder in _modules(tree)),
+            ],
+            writable=[tree],
+            check=False,
+            what=what,
+        )
+        if done.returncode not in (0, 1):
+            raise failure(done, what)
+
+    return _pack("engine", engine.name, f"/opt/{engine.name}", engine.compression, inputs, fill, tools, cache)
+
+
+def engine_pack_is_cached(engine: Engine, parts: Sequence[RuntimePart], epoch: int, cache: Cache) -> bool:
+    """Whether the pack is there already, so that none of its artifacts has to be (`epoch`: inputs')."""
+    digest = _digest("engine", engine.name, engine.compression, epoch, _engine_inputs(engine, parts))
+    return cache.tree("pack", digest).exists()
+
+
+def _launchers(engine: Engine) -> list[tuple[Path, EngineFile]]:
+    return [(PROJECT / file.source, file) for file in engine.files]
+
+
+def _engine_inputs(engine: Engine, parts: Sequence[RuntimePart]) -> list[str]:
+    """All that an engine's pack follows from."""
+    launchers = _launchers(engine)
     try:
         digests = file_digests(source for source, _ in launchers)
     except OSError as error:
         raise HalError(
             f"{error.filename}: {error.strerror}", f"{engine.name}.yaml names it under `files`"
         ) from error
-    inputs = [*sorted(wheels), *digests, *(f"{file.path} {file.mode}" for _, file in launchers)]
+    return [
+        *sorted(f"{part.into} {part.sha256}" for part in parts),
+        *digests,
+        *(f"{file.path} {file.mode}" for _, file in launchers),
+        *(entry.model_dump_json() for entry in (*engine.aliases, *engine.leave_out, *engine.strip)),
+    ]
 
-    def fill(tree: Path) -> None:
-        for wheel in wheels.values():
-            with zipfile.ZipFile(wheel) as archive:
-                archive.extractall(tree / "lib")
-        for source, file in launchers:
-            target = tree / file.path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, target)
-            target.chmod(int(file.mode, 8))
-        tools.run(
-            [
-                *("python3", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"),
-                *("-s", str(tree), "-p", f"/opt/{engine.name}"),
-                str(tree / "lib"),
-            ],
-            writable=[tree],
-            what="compiling the engine's Python files",
+
+def _digest(kind: str, name: str, compression: str, epoch: int, inputs: Sequence[str]) -> str:
+    return inputs_digest(RECIPE, kind, name, compression, str(epoch), *inputs)
+
+
+def _require_program(engine: Engine, tree: Path) -> None:
+    """Refuse a pack whose engine could not start: a wrong archive, or a layout that has changed."""
+    program = engine.command[0]
+    path = tree / program.removeprefix(f"/opt/{engine.name}/")
+    if program.startswith(f"/opt/{engine.name}/") and not os.access(path, os.X_OK):
+        raise HalError(
+            f"the pack of {engine.name} has no program {path.relative_to(tree)}",
+            f"its artifact is not the release archive that {engine.name}.yaml expects",
         )
 
-    return _pack("engine", engine.name, f"/opt/{engine.name}", "lz4", inputs, fill, tools, cache)
+
+def _python(tree: Path) -> str:
+    """The Python that will run a pack's modules: its own, or the tools tree's, which is the root's."""
+    own = sorted(tree.glob("python/usr/bin/python3.*"))
+    return str(own[0]) if own else "python3"
+
+
+def _modules(tree: Path) -> list[str]:
+    """The folders of a pack that hold Python modules."""
+    return [
+        str(path.relative_to(tree)) for path in [tree / "lib", *sorted(tree.glob("python/usr/lib/python3.*"))]
+    ]
 
 
 def model_pack(model: Model, files: Mapping[str, Path], tools: Sandbox, cache: Cache) -> Pack:
@@ -123,6 +177,6 @@ def _pack(
         ref = PackRef(kind, name, label, **asdict(verity), mountpoint=mountpoint)
         (home / REFERENCE).write_text(json.dumps(asdict(ref), indent=1) + "\n")
 
-    digest = inputs_digest(RECIPE, kind, name, compression, str(tools.epoch), *inputs)
+    digest = _digest(kind, name, compression, tools.epoch, inputs)
     home = cached_tree(cache, "pack", digest, make)
     return Pack(PackRef(**json.loads((home / REFERENCE).read_text())), home / IMAGE)

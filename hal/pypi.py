@@ -5,12 +5,13 @@ from __future__ import annotations
 import configparser
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from hal.errors import HalError
-from hal.lock import Artifact, PypiSource, Wheel
+from hal.lock import Artifact, IndexSource, PypiSource, Wheel
 
 if TYPE_CHECKING:
     import requests
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 PYTHON = (3, 13)
 """The Python of the appliance's root (Debian 13)."""
+
+RUNTIME_PYTHON = (3, 11)
+"""The Python that engine packs bring along (Debian 12's), for wheel sets."""
 
 SYSTEM_FILES = ("/etc/xdg/pip/pip.conf", "/etc/pip.conf")
 """Where pip's configuration for all users may lie."""
@@ -31,6 +35,17 @@ def index_url() -> str:
     from pypi_simple import PYPI_SIMPLE_ENDPOINT
 
     return os.environ.get("PIP_INDEX_URL") or _pip_setting("index-url") or PYPI_SIMPLE_ENDPOINT
+
+
+def find_links() -> list[str]:
+    """Directories and pages with wheels that pip is told of: `$PIP_FIND_LINKS`, else its configuration."""
+    return (os.environ.get("PIP_FIND_LINKS") or _pip_setting("find-links") or "").split()
+
+
+def extra_indexes() -> list[str]:
+    """Indexes that pip is told of besides the one; those on this machine's disk mirror PyPI: passed over."""
+    urls = (os.environ.get("PIP_EXTRA_INDEX_URL") or _pip_setting("extra-index-url") or "").split()
+    return [url for url in urls if not url.startswith("file:")]
 
 
 def _pip_setting(name: str) -> str | None:
@@ -103,7 +118,7 @@ def resolve_wheel(
             f"{index_url()}: no wheel of {what} fits Python {python[0]}.{python[1]} on {platforms[-1]}"
         )
     (release, _, _), package = max(candidates, key=lambda pair: pair[0])
-    size = package.size if package.size is not None else _length(package.url, session)
+    size = package.size if package.size is not None else length(package.url, session)
     return Wheel(package.filename, package.digests["sha256"], size, f"pypi:{project}=={release}")
 
 
@@ -120,13 +135,59 @@ def file_urls(
             yield package.url.partition("#")[0]
 
 
-def _files(project: str, session: requests.Session | None) -> Sequence[DistributionPackage]:
+def found_files(artifact: Artifact) -> Iterator[Path]:
+    """The files of this name in directories that pip is told of."""
+    for place in find_links():
+        path = Path(place.removeprefix("file://")) / artifact.name
+        if "://" not in place.removeprefix("file://") and path.is_file():
+            yield path
+
+
+def extra_file_urls(
+    artifact: Artifact, source: IndexSource, session: requests.Session | None = None
+) -> Iterator[str]:
+    """Where the indexes and pages besides PyPI have a pinned file.
+
+    Raises:
+        HalError: one of them cannot be reached.
+    """
+    for index in extra_indexes():
+        for package in _files(source.project, session, index):
+            if package.filename == artifact.name:
+                yield package.url.partition("#")[0]
+    for place in find_links():
+        if place.startswith(("https:", "http:")):
+            folder = place.rpartition("/")[0] if place.endswith(".html") else place.rstrip("/")
+            yield f"{folder}/{quote(artifact.name)}"
+
+
+def best_wheel(
+    names: Iterable[str], python: tuple[int, int] = RUNTIME_PYTHON, platforms: Sequence[str] | None = None
+) -> str:
+    """The name of the wheel that fits best, of several of one release."""
+    from packaging.tags import compatible_tags, cpython_tags
+    from packaging.utils import parse_wheel_filename
+
+    platforms = platforms or manylinux("x86_64")
+    interpreter = f"cp{python[0]}{python[1]}"
+    tags = [*cpython_tags(python, platforms=platforms), *compatible_tags(python, interpreter, platforms)]
+    rank = {tag: number for number, tag in reversed(list(enumerate(tags)))}
+
+    def place(name: str) -> int:
+        return min((rank[tag] for tag in parse_wheel_filename(name)[3] if tag in rank), default=len(rank))
+
+    return min(sorted(names), key=place)
+
+
+def _files(
+    project: str, session: requests.Session | None, index: str | None = None
+) -> Sequence[DistributionPackage]:
     import requests
     from pypi_simple import NoSuchProjectError, PyPISimple
 
     from hal.http import new_session
 
-    index = index_url()
+    index = index or index_url()
     try:
         with PyPISimple(index, session=session or new_session()) as client:
             return client.get_project_page(project, timeout=TIMEOUT).packages
@@ -139,7 +200,7 @@ def _files(project: str, session: requests.Session | None) -> Sequence[Distribut
         ) from error
 
 
-def _length(url: str, session: requests.Session | None) -> int:
+def length(url: str, session: requests.Session | None = None) -> int:
     """The size of a file that its index page does not tell."""
     import requests
 

@@ -17,6 +17,7 @@ from hal.errors import HalError
 from hal.fetch import Fetcher, GoneError
 from hal.lock import LOCK_PATH, Artifact, DebianPackage, Lock, format_lock, load_lock, write_lock
 from hal.sources import Mirrors
+from hal.wheelsets import WheelSetWanted
 
 INPUTS_PATH = Path(__file__).with_name("inputs.yaml")
 """The wheels that hal asks for."""
@@ -37,6 +38,7 @@ class Inputs(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     wheels: list[WheelWanted]
+    wheel_sets: list[WheelSetWanted] = []
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,9 @@ def _versions(lock: Lock) -> dict[str, frozenset[str]]:
             found.setdefault(package.package, set()).add(package.version)
     for project, wheel in lock.wheels.items():
         found.setdefault(project, set()).add(wheel.version)
+    for name in lock.wheel_sets:
+        project, _, version = name.partition("==")
+        found.setdefault(f"{project} (set)", set()).add(version)
     return {name: frozenset(versions) for name, versions in found.items()}
 
 
@@ -119,16 +124,22 @@ def refresh(
         HalError: the mirror or the package index cannot be used, or something asked for does not exist.
     """
     from hal.pypi import resolve_wheel
+    from hal.wheelsets import resolve_wheel_set
 
     sets, inputs = sets or load_sets(), inputs or load_inputs()
     mirror = (mirrors or Mirrors()).debian_mirror
     debian = resolve_debian(sets, architecture, mirror, cache or Cache(), keyring)
     wheels = {wanted.project: resolve_wheel(wanted.project, wanted.version) for wanted in inputs.wheels}
-    new = Lock(debian, MappingProxyType(wheels))
     try:
         old = load_lock(path)
     except HalError:
         old = Lock(replace(debian, sets={}), {})
+    # A version's set stays as it was resolved and tried, until its entry is taken out of the lock.
+    wheel_sets = {
+        wanted.key: old.wheel_sets.get(wanted.key) or resolve_wheel_set(wanted)
+        for wanted in inputs.wheel_sets
+    }
+    new = Lock(debian, MappingProxyType(wheels), MappingProxyType(wheel_sets))
     if not _same(old, new):
         write_lock(new, path)
     return differences(old, new)

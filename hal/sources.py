@@ -16,7 +16,16 @@ from urllib.parse import quote, unquote, urlsplit
 from hal import debian_mirror, pypi
 from hal.debian_mirror import DebianMirror, Snapshots
 from hal.errors import UsageError
-from hal.lock import Artifact, DebianPackage, DebianSource, FileSource, PypiSource, UrlSource, parse_source
+from hal.lock import (
+    Artifact,
+    DebianPackage,
+    DebianSource,
+    FileSource,
+    IndexSource,
+    PypiSource,
+    UrlSource,
+    parse_source,
+)
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,8 @@ class Mirrors:
         source = parse_source(artifact.source)
         if isinstance(source, FileSource):
             yield source.path
+        if isinstance(source, IndexSource):
+            yield from pypi.found_files(artifact)
         names = [artifact.name, artifact.sha256, f"blobs/sha256/{artifact.sha256[:2]}/{artifact.sha256}"]
         if isinstance(source, DebianSource):
             archive = "debian" if source.archive == "main" else "debian-security"
@@ -90,6 +101,8 @@ class Mirrors:
             yield source.url
         elif isinstance(source, PypiSource):
             yield from pypi.file_urls(artifact, source)
+        elif isinstance(source, IndexSource):
+            yield from pypi.extra_file_urls(artifact, source)
         elif isinstance(source, DebianSource):
             for mirror in self.debian or (self.debian_mirror,):
                 url = mirror.url(source.archive, source.path)

@@ -14,11 +14,13 @@ from typing import Any
 from hal.document import KeyPath, Problem, did_you_mean
 from hal.engines import Engine, served_model
 from hal.engines.environment import settings_problems
+from hal.engines.gpu import gpu_of
 from hal.models import FileSource, Model
 from hal.size import format_size
 from hal.specmodel import EngineChoice, Spec
 
 MIB = 1 << 20
+GIB = 1 << 30
 
 SYSTEM_MEMORY = 256 * MIB
 """What the kernel, systemd, the gateway and the selector take, with room for their caches."""
@@ -33,11 +35,8 @@ SSH_PORT = 22
 
 NOT_YET: tuple[tuple[str, str], ...] = (
     ("base", "buildroot"),
-    ("init", "sysv"),
     ("arch", "aarch64"),
-    ("engines", "ollama"),
     ("engines", "openai"),
-    ("engines", "vllm"),
 )
 """Values that the schema knows and this version of hal cannot build. Whoever builds one takes its row out."""
 
@@ -194,6 +193,34 @@ def _served(chosen: Chosen) -> Iterator[Problem]:
             yield Problem(("engines", index), text)
 
 
+def _gpus(chosen: Chosen) -> Iterator[Problem]:
+    """GPUs that a spec says the machine has: enough of them, and of memory for the model's weights.
+
+    For every engine whose file has settings of these names; where the spec does not say, the engine finds out
+    when it starts.
+    """
+    for index, choice, engine in chosen.engines:
+        values = {name: setting.default for name, setting in engine.settings.items()} | choice.settings
+        asked, gpus, vram = (values.get(name, 0) for name in ("tensor_parallel_size", "gpus", "vram"))
+        path: KeyPath = ("engines", index, "settings", "tensor_parallel_size")
+        if isinstance(asked, int) and asked > 1 and gpu_of(engine, choice) is None:
+            yield Problem(path, f"{asked} GPUs are to share the model, and {engine.name} is to use none")
+        elif isinstance(asked, int) and isinstance(gpus, int) and 0 < gpus < asked:
+            yield Problem(path, f"is {asked}, and the machine has {gpus} GPUs (`gpus`)")
+        model = chosen.served(engine)
+        if not (model and isinstance(vram, int) and vram and gpu_of(engine, choice)):
+            continue
+        count = asked if isinstance(asked, int) and asked else max(1, int(gpus))
+        share = float(values.get("gpu_memory_utilization", 1.0))
+        weights, room = sum(file.size for file in model.files), int(count * vram * share * GIB)
+        if weights > room:
+            text = (
+                f"{model.name} has {format_size(weights)} of weights and does not fit into {count} GPU(s) of "
+                f"{vram} GiB, of which {engine.name} may take {share:.0%}"
+            )
+            yield Problem(("engines", index, "settings", "vram"), text)
+
+
 def _memory(chosen: Chosen) -> Iterator[Problem]:
     parts = {"the system": SYSTEM_MEMORY}
     for _, _, engine in chosen.engines:
@@ -210,6 +237,18 @@ def _memory(chosen: Chosen) -> Iterator[Problem]:
 
 def _state(chosen: Chosen) -> Iterator[Problem]:
     size = chosen.spec.disk.state
+    for _, _, engine in chosen.engines:
+        if engine.registration is not None:
+            models = [model for _, model in chosen.models if model.format in engine.formats]
+            weights = sum(file.size for model in models for file in model.files)
+            needed = LEAST_STATE + engine.registration.copies * weights
+            if size < needed:
+                text = (
+                    f"{format_size(size)} is too little: {engine.name} keeps the models on the state "
+                    f"partition, and needs {format_size(needed)} to take them in"
+                )
+                yield Problem(("disk", "state"), text)
+                return
     if size < LEAST_STATE:
         text = f"{format_size(size)} is too small for a file system: at least {format_size(LEAST_STATE)}"
         yield Problem(("disk", "state"), text)
@@ -296,8 +335,9 @@ CHECKS: tuple[tuple[tuple[KeyPath, ...], Check], ...] = (
     ((), _users),
     ((), _settings),
     ((("engines",), ("models",)), _served),
+    ((("engines",), ("models",)), _gpus),
     ((("engines",), ("models",), ("machine", "memory")), _memory),
-    ((("disk", "state"),), _state),
+    ((("engines",), ("models",), ("disk", "state")), _state),
     ((("engines",), ("selector",)), _selector),
     ((("network",),), _network),
     ((), _files),

@@ -1,8 +1,9 @@
 """A language model of half a megabyte whose answer is known, for tests.
 
-`python tests/tiny_model.py FILE` writes a Llama of two layers as GGUF. Its weights come from a seed
-(uniform draws only, so that no C library's logarithm enters) and the file's bytes are always the
-same. The embedding and the output matrix are laid so that the greedy chain after the token that
+`python -m tests.tiny_model FILE` writes a Llama of two layers as GGUF, or, where FILE is a directory, the
+same weights as safetensors with config and tokenizer, as transformers and vLLM read them. The weights
+come from a seed (uniform draws only, so that no C library's logarithm enters) and the files' bytes are
+always the same. The embedding and the output matrix are laid so that the greedy chain after the token that
 ends the chat template is `ANSWER` and then the end-of-text token: a chat takes few tokens, which
 matters where floating point is emulated, and a wrong weight gives a wrong answer.
 """
@@ -11,11 +12,14 @@ from __future__ import annotations
 
 import itertools
 import sys
+import tempfile
 from pathlib import Path
 
 import gguf
 import numpy as np
 import numpy.typing as npt
+
+from tests.gguf_to_safetensors import convert
 
 NAME = "tiny"
 ANSWER = "Hello from the tiny model."
@@ -24,11 +28,13 @@ CHAT_TEMPLATE = "{% for m in messages %}{{ m['content'] }}{% endfor %}<|answer|>
 SEED = 20260101
 LAYERS = 2
 WIDTH = 64
-HEADS = 4
-KV_HEADS = 2
+HEADS = 2
+KV_HEADS = 1
 HEAD_WIDTH = WIDTH // HEADS
+"""32: the least that vLLM computes with on a CPU."""
 FEED_FORWARD = 128
 CONTEXT = 2048
+NORM_EPSILON = 1e-5
 OUTPUT_GAIN = 5.0
 """Logit of the next token of a chain over its rivals: about 40 to 15, so that sampling at
 temperature 1 gives the greedy answer too."""
@@ -116,7 +122,7 @@ def write(path: Path) -> Path:
     writer.add_head_count(HEADS)
     writer.add_head_count_kv(KV_HEADS)
     writer.add_rope_dimension_count(HEAD_WIDTH)
-    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_layer_norm_rms_eps(NORM_EPSILON)
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
     tokens = vocabulary()
     normal, control = gguf.TokenType.NORMAL, gguf.TokenType.CONTROL
@@ -138,5 +144,12 @@ def write(path: Path) -> Path:
     return path
 
 
+def write_safetensors(directory: Path) -> Path:
+    """Write the same model to `directory` as transformers and vLLM read it, and return it."""
+    with tempfile.TemporaryDirectory() as temporary:
+        return convert(write(Path(temporary, "tiny.gguf")), directory)
+
+
 if __name__ == "__main__":
-    print(write(Path(sys.argv[1])))
+    target = Path(sys.argv[1])
+    print(write_safetensors(target) if target.is_dir() else write(target))

@@ -14,12 +14,15 @@ from hal.document import Problem
 from hal.engines.settings import Setting, setting_problem
 from hal.models import Model, ModelFormat
 from hal.size import Size
-from hal.strict import EngineName, Line, Many, Matching, Value
+from hal.strict import EngineName, Line, Many, Matching, Sha256, Value
 
 DIRECTORY = Path(__file__).parent
 
 BUILT_IN_PLACEHOLDERS = ("port", "model_path", "model_name", "cpus")
 """What an environment's value may hold in braces, besides the names of the engine's settings."""
+
+VARIABLE = re.compile(r"\$(\{\w+\}|\w+$)")
+"""A variable in a command line: `${NAME}` within a word, or `$NAME` as a whole word, which is split."""
 
 PLACEHOLDER = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 
@@ -41,20 +44,89 @@ class Readiness(Value):
     models_path: UrlPath | None = Field(
         description="path that lists the models that are loaded; absent: not asked", default=None
     )
+    listed_as: Line = Field(
+        description="how that list names a model; {model_name} is filled in", default="{model_name}"
+    )
 
 
 class Resources(Value):
     """What an engine takes of the machine, without its models."""
 
     gpu: Literal["required", "optional", "none"] = Field(description="whether it computes on a GPU")
+    gpu_setting: SettingName | None = Field(
+        description="the setting that says which GPU: nvidia or cuda, amd, intel; none or cpu for none",
+        default=None,
+    )
     memory: Size = Field(description="memory that it takes before any model")
 
 
-class EngineArtifact(Value):
-    """Something from outside that goes into the engine's pack; `hal.lock` pins which file exactly."""
+class WheelArtifact(Value):
+    """A Python package, unpacked into `lib/` of the pack; `hal.lock` pins which file exactly."""
 
-    kind: Literal["wheel"] = Field(description="wheel: a Python package, unpacked into `lib/` of the pack")
+    kind: Literal["wheel"] = Field(description="a Python package, unpacked into `lib/` of the pack")
     project: Line = Field(description="the project's name on the index", min_length=1)
+
+
+class WheelSetArtifact(Value):
+    """A Python package with all that it needs, unpacked into `lib/`; `hal.lock` pins each wheel."""
+
+    kind: Literal["wheel_set"] = Field(description="a package with all that it needs, unpacked into `lib/`")
+    set: Line = Field(
+        description="name of the wheel set in the lock; names of settings in braces are filled in",
+        min_length=1,
+    )
+    version: Line = Field(description="the version where a spec asks for none", min_length=1)
+
+
+class DebianSetArtifact(Value):
+    """Debian packages, unpacked side by side; `hal.lock` pins each."""
+
+    kind: Literal["debian_set"] = Field(description="Debian packages, unpacked and not installed")
+    set: Line = Field(description="name of the set in hal/bases/debian.yaml", min_length=1)
+    path: Relative = Field(description="folder of the pack that they are unpacked into")
+
+
+class Release(Value):
+    """One release of an archive, pinned by its digest."""
+
+    url: Annotated[str, Matching(r"^https://[^\s/]+/\S+$", "a URL that begins with https://")] = Field(
+        description="where it is published"
+    )
+    sha256: Sha256 = Field(description="SHA-256 of the archive")
+    size: int | None = Field(description="bytes; absent: the server is asked", default=None, ge=1)
+
+
+class ArchiveArtifact(Value):
+    """A project's own release archive, unpacked whole, with the layout that it has."""
+
+    kind: Literal["archive"] = Field(description="a release archive (tar, with gzip or Zstandard)")
+    version: Line = Field(description="the version where a spec asks for none", min_length=1)
+    releases: dict[Line, Release] = Field(
+        description="the versions that can be had; others need `--artifact` with a digest"
+    )
+
+
+EngineArtifact = Annotated[
+    WheelArtifact | WheelSetArtifact | DebianSetArtifact | ArchiveArtifact, Field(discriminator="kind")
+]
+"""Something from outside that goes into an engine's pack."""
+
+
+class PackPaths(Value):
+    """Files of an engine's pack that something is done to, and why."""
+
+    paths: Many[Line] = Field(
+        description="files and folders of the pack: `*` within a name, `**` any folders", min_length=1
+    )
+    reason: Line = Field(description="why", min_length=1)
+
+
+class WheelAlias(Value):
+    """A second name for a wheel's metadata: some packages ask for their own version under another name."""
+
+    wheel: Line = Field(description="the project whose wheel it is", min_length=1)
+    name: Line = Field(description="the name that its metadata is found under as well", min_length=1)
+    local: Line = Field(description="local part of the version there: 1.0 becomes 1.0+LOCAL", min_length=1)
 
 
 class EngineFile(Value):
@@ -65,6 +137,20 @@ class EngineFile(Value):
     mode: Annotated[str, Matching(r"^0[0-7]{3}$", 'file permissions such as "0755", in quotes')] = Field(
         description="its permissions, in octal", default="0644"
     )
+
+
+class Registration(Value):
+    """How a model of the image becomes known to a running engine that binds models at run time.
+
+    {model_name}, {model_path} and {model_sha256} (of the model's first file) are filled in.
+    """
+
+    copies: int = Field(
+        description="copies of the weights that the engine keeps on the state partition meanwhile, at most",
+        ge=0,
+    )
+    text: Line = Field(description="content of a file for the command, which knows its path as {file}")
+    command: Many[Line] = Field(description="what registers the model, run beside the engine", min_length=1)
 
 
 class SandboxException(Value):
@@ -105,6 +191,10 @@ class Engine(Value):
     command: Many[Line] = Field(
         description="its command line; ${VARIABLE} stands for a variable of `environment`", min_length=1
     )
+    notifies: bool = Field(
+        description="whether its command tells systemd itself when it serves; else hal's launcher does",
+        default=False,
+    )
     readiness: Readiness = Field(description="how one tells that it serves")
     start_timeout: Seconds = Field(description="seconds that it may take to become ready", default=300)
     stop_timeout: Seconds = Field(
@@ -114,11 +204,24 @@ class Engine(Value):
     binds_models: Literal["start", "runtime"] = Field(
         description="start: one model for as long as it runs; runtime: any, as requests name them"
     )
+    registration: Registration | None = Field(
+        description="how it gets to know the image's models, where it binds them at run time", default=None
+    )
     formats: Many[ModelFormat] = Field(description="formats of weights that it reads", default=())
     artifacts: dict[Literal["x86_64", "aarch64"], Many[EngineArtifact]] = Field(
         description="what goes into its pack, per architecture", default={}
     )
     files: Many[EngineFile] = Field(description="files of ours that go into its pack", default=())
+    aliases: Many[WheelAlias] = Field(description="second names for wheels' metadata", default=())
+    leave_out: Many[PackPaths] = Field(
+        description="what its pack is without, as serving never reads it", default=()
+    )
+    strip: Many[PackPaths] = Field(
+        description="shared objects of its pack without their debug symbols", default=()
+    )
+    compression: Literal["none", "lz4", "lz4hc", "zstd"] = Field(
+        description="compression of its pack", default="lz4"
+    )
     sandbox: dict[Directive, SandboxException] = Field(
         description="exceptions from the sandbox that all engines share, by directive", default={}
     )
@@ -153,9 +256,14 @@ def _problems(engine: Engine) -> Iterator[Problem]:
                 problem = f"{{{placeholder}}} is neither {', '.join(BUILT_IN_PLACEHOLDERS)} nor a setting"
                 yield Problem(("environment", variable), problem)
     for index, argument in enumerate(engine.command):
-        for variable in re.findall(r"\$\{(\w+)\}", argument):
-            if variable not in engine.environment:
-                yield Problem(("command", index), f"${{{variable}}} is not in `environment`")
+        for variable in VARIABLE.findall(argument):
+            if variable.strip("{}") not in engine.environment:
+                yield Problem(("command", index), f"${variable} is not in `environment`")
+    gpu_setting = engine.resources.gpu_setting
+    if gpu_setting is not None and gpu_setting not in engine.settings:
+        yield Problem(("resources", "gpu_setting"), f"{gpu_setting} is not one of `settings`")
+    if engine.registration is not None and engine.state_directory is None:
+        yield Problem(("registration",), "needs a `state_directory`")
     if not engine.command[0].startswith("/"):
         yield Problem(("command", 0), "must be the absolute path of a program")
 

@@ -46,6 +46,12 @@ def engine_environment(
     }
 
 
+def filled(text: str, engine: Engine, choice: EngineChoice) -> str:
+    """A text of an engine's file with the names of settings, in braces, filled in."""
+    values = {name: setting.default for name, setting in engine.settings.items()} | choice.settings
+    return PLACEHOLDER.sub(lambda found: setting_text(values[found[1]]), text)
+
+
 def settings_problems(engine: Engine, choice: EngineChoice) -> Iterator[tuple[str, str]]:
     """What is wrong with the settings that a spec gives an engine: each setting's name, and the problem."""
     for name, value in choice.settings.items():

@@ -25,18 +25,22 @@ def _scalar(value: object) -> object:
 Scalar = Annotated[bool | int | float | str, BeforeValidator(_scalar)]
 """A setting's value: true or false, a number, or one line of text."""
 
+AUTO = "auto"
+"""What a setting of the type `count` may be besides a number: found out when the engine starts."""
+
 _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "bool": ((bool,), "true or false"),
     "int": ((int,), "a whole number"),
     "float": ((int, float), "a number"),
     "str": ((str,), "text"),
+    "count": ((int, str), "a whole number or auto"),
 }
 
 
 class Setting(Value):
     """One setting of an engine: its type, its default and what it may be."""
 
-    type: Literal["bool", "int", "float", "str"] = Field(description="type of the value")
+    type: Literal["bool", "int", "float", "str", "count"] = Field(description="type of the value")
     default: Scalar = Field(description="value where a spec gives none")
     summary: Line = Field(description="the setting in one line", min_length=1)
     min: int | None = Field(description="least number that is allowed", default=None)
@@ -49,6 +53,8 @@ def setting_problem(setting: Setting, value: Any) -> str | None:
     types, words = _TYPES[setting.type]
     if not isinstance(value, types) or (isinstance(value, bool) and setting.type != "bool"):
         return f"must be {words}, not {shown(value)}"
+    if setting.type == "count" and isinstance(value, str) and value != AUTO:
+        return f"must be {words}, not {shown(value)}{did_you_mean(value, [AUTO])}"
     if setting.values and value not in setting.values:
         allowed = [setting_text(v) for v in setting.values]
         return f"must be {one_of(allowed)}, not {shown(value)}{did_you_mean(value, allowed)}"

@@ -12,10 +12,18 @@ DIRECTORY = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Profile:
-    """A profile: its name, and in one line what it is (the first line of its file, a comment)."""
+    """A profile: its name, in one line what it is (the first line of its file, a comment), and what it needs.
+
+    `memory` in bytes; `gpu` is the make that it computes on, None for none; `disk` is the size in bytes of
+    what was built of it last, None where nothing was.
+    """
 
     name: str
     summary: str
+    memory: int
+    cpus: int
+    gpu: str | None
+    disk: int | None
 
 
 def profile_names() -> tuple[str, ...]:
@@ -28,9 +36,26 @@ def profile_path(name: str) -> Path:
     return DIRECTORY / f"{name}.yaml"
 
 
-def list_profiles() -> tuple[Profile, ...]:
-    """The profiles, sorted by name."""
-    return tuple(Profile(name, _summary(profile_path(name))) for name in profile_names())
+def list_profiles(out: Path) -> tuple[Profile, ...]:
+    """The profiles, sorted by name; `out` is where builds go."""
+    return tuple(_profile(name, out) for name in profile_names())
+
+
+def _profile(name: str, out: Path) -> Profile:
+    from hal.engines.gpu import gpu_of  # here, since hal.spec looks for profiles
+    from hal.spec import load_spec
+
+    loaded = load_spec(name)
+    machine, disk = loaded.spec.machine, out / loaded.spec.appliance.name / "disk.img"
+    gpus = (gpu_of(engine, loaded.choice(engine)) for engine in loaded.engines)
+    return Profile(
+        name,
+        _summary(profile_path(name)),
+        machine.memory,
+        machine.cpus,
+        next((gpu.kind for gpu in gpus if gpu is not None), None),
+        disk.stat().st_size if disk.is_file() else None,
+    )
 
 
 def _summary(file: Path) -> str:

@@ -1,7 +1,8 @@
 """From a spec to every text file that its appliance holds. Pure: values in, text out, nothing is written.
 
 The text lies in `templates/`, beside the modules that fill it in: system.py (accounts, network, journal,
-mounts), systemd.py (units), gateway.py (HAProxy, selector), ssh.py (debug images only).
+mounts), engine.py (the launcher), systemd.py (units), sysv.py (init scripts), gateway.py (HAProxy, selector),
+ssh.py (systemd's debug images only).
 """
 
 from __future__ import annotations
@@ -23,12 +24,18 @@ def render(loaded: LoadedSpec, packs: Sequence[PackRef]) -> Rendered:
 
     `packs` are the engine and model packs that the appliance mounts. Equal inputs give equal text.
     """
-    from hal.render import gateway, ssh, system, systemd  # jinja2 costs the other commands' start-up
+    # Here, since jinja2 costs the other commands' start-up.
+    from hal.render import engine, gateway, ssh, system, systemd, sysv
 
     found: dict[str, RenderedFile] = {}
     found |= system.files(loaded, packs)
-    found |= systemd.files(loaded)
+    found |= engine.files(loaded)
     found |= gateway.files(loaded)
-    if loaded.spec.variant == "debug":
-        found |= ssh.files(loaded)
+    if loaded.spec.init == "sysv":
+        found |= sysv.files(loaded)
+    else:
+        found |= system.systemd_files(loaded)
+        found |= systemd.files(loaded)
+        if loaded.spec.variant == "debug":
+            found |= ssh.files(loaded)
     return dict(sorted(found.items()))

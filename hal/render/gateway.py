@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from hal.engines import Engine
+from hal.render import engine as launching
 from hal.render.files import RenderedFile, origin, text
 from hal.spec import LoadedSpec
 
@@ -88,6 +89,7 @@ def files(loaded: LoadedSpec) -> dict[str, RenderedFile]:
             status_socket=STATUS_SOCKET,
             backend=BACKEND,
             servers=[(engine.name, f"127.0.0.1:{loaded.port(engine)}") for engine in loaded.engines],
+            ollamas=[engine.name for engine in loaded.engines if "ollama" in engine.dialects],
             statuses=BY_HAPROXY,
             largest_body=LARGEST_BODY,
             guarded=bool(spec.gateway.tokens) or spec.variant == "production",
@@ -140,8 +142,11 @@ def _selected(loaded: LoadedSpec, engine: Engine) -> dict[str, str | int]:
         "base_url": f"http://127.0.0.1:{port}/v1",
         "health_path": engine.readiness.path,
         "health_status": engine.readiness.status,
-        "models_path": engine.readiness.models_path or "",
+        # Without a model in the image there is none to be listed.
+        "models_path": (engine.readiness.models_path or "") if model is not None else "",
         "model": name,
         "orchestrator_model": name,
         "server": f"{BACKEND}/{engine.name}",
+        "listed_model": launching.listed_as(engine, model) if model is not None else "",
+        "state_file": "" if engine.notifies else f"{launching.RUNTIME}/{engine.name}/state",
     }

@@ -72,7 +72,9 @@ def sandbox(exemptions: Mapping[str, Exemption]) -> tuple[Directive, ...]:
     for name in [*COMMON, *(name for name in exemptions if name not in COMMON)]:
         exemption = exemptions.get(name)
         if exemption is not None:
-            found.append(Directive(name, exemption.value, exemption.reason))
+            first, *others = exemption.value.split("\n")
+            found.append(Directive(name, first, exemption.reason))
+            found += [Directive(name, line) for line in others]
         else:
             found += [Directive(name, line) for line in COMMON[name].split("\n")]
     return tuple(found)

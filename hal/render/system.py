@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hal.engines import PLACEHOLDER, Engine
-from hal.engines.settings import setting_text
+from hal.engines import Engine
+from hal.engines.environment import engine_environment
 from hal.packref import PackRef
 from hal.render.files import MASK, RenderedFile, text
 from hal.render.systemd import UNITS
@@ -113,27 +113,34 @@ def files(loaded: LoadedSpec, packs: Sequence[PackRef]) -> dict[str, RenderedFil
         "/usr/lib/os-release": text("os-release", loaded, base=OS_RELEASE[spec.base]),
         "/etc/hostname": RenderedFile(f"{spec.appliance.name}\n"),
         "/etc/hosts": text("hosts", loaded),
+        "/etc/resolv.conf": text("resolv.conf", loaded),
+        "/usr/lib/sysusers.d/hal.conf": text(
+            "sysusers.conf", loaded, engines=loaded.engines, gateway=GATEWAY_UID, selector=SELECTOR_UID
+        ),
+        # No comment in it: a few lines of C in the initrd read it.
+        "/usr/lib/hal/packs": RenderedFile("".join(f"{pack.line()}\n" for pack in packs)),
+    }
+    for engine in loaded.engines:
+        found[f"/etc/hal/engines/{engine.name}.env"] = text(
+            "engine.env", loaded, engine=engine, variables=environment(loaded, engine)
+        )
+    return found
+
+
+def systemd_files(loaded: LoadedSpec) -> dict[str, RenderedFile]:
+    """What systemd itself is told: journal, network, mounts, and which of its own units are none."""
+    found = {
         # Empty: systemd makes one for each boot and keeps it in memory (machine-id(5)).
         "/etc/machine-id": RenderedFile("", 0o444),
-        "/etc/resolv.conf": text("resolv.conf", loaded),
         "/etc/systemd/journald.conf.d/hal.conf": text("journald.conf", loaded),
         "/etc/systemd/network/20-wired.network": text("wired.network", loaded),
         "/etc/systemd/system/systemd-networkd.service.d/hal.conf": text("networkd.conf", loaded),
         "/etc/systemd/system/systemd-tmpfiles-setup.service.d/hal.conf": text("tmpfiles-setup.conf", loaded),
-        "/usr/lib/sysusers.d/hal.conf": text(
-            "sysusers.conf", loaded, engines=loaded.engines, gateway=GATEWAY_UID, selector=SELECTOR_UID
-        ),
         "/usr/lib/tmpfiles.d/hal.conf": text("tmpfiles.conf", loaded),
-        # No comment in it: a few lines of C in the initrd read it.
-        "/usr/lib/hal/packs": RenderedFile("".join(f"{pack.line()}\n" for pack in packs)),
     }
     for tmpfs in TMPFS:
         found[f"{UNITS}/{tmpfs.where.strip('/').replace('/', '-')}.mount"] = text(
             "tmpfs.mount", loaded, tmpfs=tmpfs
-        )
-    for engine in loaded.engines:
-        found[f"/etc/hal/engines/{engine.name}.env"] = text(
-            "engine.env", loaded, engine=engine, variables=environment(loaded, engine)
         )
     found |= {f"/etc/systemd/system/{unit}": MASK for unit in MASKED_UNITS}
     found |= {f"/etc/systemd/system-generators/{generator}": MASK for generator in MASKED_GENERATORS}
@@ -145,18 +152,8 @@ def environment(loaded: LoadedSpec, engine: Engine) -> dict[str, str]:
 
     Values are quoted where `EnvironmentFile=` needs it (systemd.exec(5)).
     """
-    settings = {name: setting.default for name, setting in engine.settings.items()}
-    settings |= loaded.choice(engine).settings
-    model = loaded.served(engine)
-    values = {name: setting_text(value) for name, value in settings.items()} | {
-        "port": str(loaded.port(engine)),
-        "model_path": f"{model.mountpoint}/{model.files[0].name}" if model is not None else "",
-        "model_name": model.name if model is not None else "",
-    }
-    return {
-        name: env_quoted(PLACEHOLDER.sub(lambda match: values[match[1]], template))
-        for name, template in engine.environment.items()
-    }
+    values = engine_environment(engine, loaded.choice(engine), loaded.served(engine), loaded.spec)
+    return {name: env_quoted(value) for name, value in values.items()}
 
 
 def env_quoted(value: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 from hal.engines import Engine
+from hal.engines.gpu import Gpu, gpu_of
+from hal.render import engine as launching
 from hal.render.files import PROGRAM, RenderedFile, link, text
 from hal.render.sandbox import Exemption, sandbox
 from hal.spec import LoadedSpec
@@ -20,12 +22,6 @@ GATEWAY_EXEMPTIONS = {
 SELECTOR_EXEMPTIONS = {
     "UMask": Exemption("0007", "the gateway, of the same group, uses the status socket"),
 }
-
-GPU_EXEMPTIONS = {
-    "PrivateDevices": Exemption("no", "the engine computes on a GPU"),
-    "DeviceAllow": Exemption("char-nvidia* rw", "the GPU's device nodes, and no others"),
-}
-"""For engines whose file says that they use a GPU."""
 
 _NEEDS_QUOTES = re.compile(r"""[\s"'\\;]""")
 
@@ -48,16 +44,21 @@ def files(loaded: LoadedSpec) -> dict[str, RenderedFile]:
             "engine.service",
             loaded,
             engine=engine,
-            command=" ".join(quoted(argument) for argument in engine.command),
+            command=" ".join(quoted(argument) for argument in launching.command(engine)),
             mounts=" ".join(needed_mounts(loaded, engine)),
-            sandbox=sandbox(exemptions(engine)),
+            sandbox=sandbox(exemptions(engine, gpu_of(engine, loaded.choice(engine)))),
         )
     return found
 
 
-def exemptions(engine: Engine) -> dict[str, Exemption]:
-    """What an engine's file, and its need of a GPU, change of the sandbox."""
-    found = dict(GPU_EXEMPTIONS) if engine.resources.gpu != "none" else {}
+def exemptions(engine: Engine, gpu: Gpu | None) -> dict[str, Exemption]:
+    """What an engine's file, and the GPU that it is to compute on, change of the sandbox."""
+    found = {}
+    if gpu is not None:
+        found = {
+            "PrivateDevices": Exemption("no", f"the engine computes on a GPU ({gpu.kind})"),
+            "DeviceAllow": Exemption("\n".join(gpu.allowed), "the GPU's device nodes, and no others"),
+        }
     return found | {
         name: Exemption(exception.value, exception.reason) for name, exception in engine.sandbox.items()
     }

@@ -12,7 +12,9 @@ AUTO = "auto"
 class EngineConfig(NamedTuple):
     """An engine: where it answers (loopback), what makes it ready, and its server's name in the gateway.
 
-    An empty `models_path` means that the engine's models are not asked for.
+    An empty `models_path` means that the engine's models are not asked for. `listed_model` is how the engine
+    lists its model where that is not the model's name; `state_file` is where its launcher, if it has one,
+    says how it is.
     """
 
     name: str
@@ -25,6 +27,8 @@ class EngineConfig(NamedTuple):
     model: str
     orchestrator_model: str
     server: str
+    listed_model: str = ""
+    state_file: str = ""
 
 
 class Config(NamedTuple):
@@ -85,6 +89,8 @@ def _engine(entry: dict[str, object]) -> EngineConfig:
         model=_text(entry, "model"),
         orchestrator_model=_text(entry, "orchestrator_model"),
         server=_text(entry, "server"),
+        listed_model=_text(entry, "listed_model") if "listed_model" in entry else "",
+        state_file=_text(entry, "state_file") if "state_file" in entry else "",
     )
 
 

@@ -12,13 +12,20 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
-from systemd.daemon import notify
-
 from . import core
 from .config import Config, ConfigError, parse
 from .gateway import Gateway, GatewayError
 from .probe import Probe
 from .status import LARGEST_REQUEST, answer
+
+if "NOTIFY_SOCKET" in os.environ:
+    from systemd.daemon import notify
+else:  # started by an init script: nobody listens
+
+    def notify(status: str) -> bool:
+        """Stand-in for systemd.daemon.notify."""
+        return False
+
 
 CONFIG = "/etc/hal/selector.json"
 CLIENT_TIMEOUT = 5.0

@@ -17,6 +17,9 @@ LARGEST_ANSWER = 1_000_000
 """Bytes; the list of models of one engine is a few hundred."""
 
 
+LARGEST_MESSAGE = 2000
+
+
 class Probe:
     """One probe: GET the health path, then the models path, each over a connection of its own.
 
@@ -91,13 +94,31 @@ class Probe:
                 return self._end(Verdict.GOOD, "health is good")
             self._asked_models = True
             return self.start()
-        if status != 200 or self.engine.model not in listed_models(body):
+        if status != 200 or (self.engine.listed_model or self.engine.model) not in listed_models(body):
             return self._end(Verdict.WRONG, f"the model {self.engine.model} is not listed")
         return self._end(Verdict.GOOD, "health is good and the model is listed")
 
     def _end(self, verdict: str, reason: str) -> Probed:
         self.close()
+        if verdict != Verdict.GOOD:
+            reason = own_words(self.engine.state_file) or reason
         return Probed(self.engine.name, verdict, reason)
+
+
+def own_words(path: str) -> str:
+    """What an engine's launcher says of an engine that does not serve; empty when it says nothing of use.
+
+    The file has one line: starting, ready, failed or stopped, and a message. What it says of a process that
+    was killed is out of date, so only the first and the third count.
+    """
+    if not path:
+        return ""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:  # noqa: PTH123 (pathlib costs at start-up)
+            state, _, message = file.readline(LARGEST_MESSAGE).strip().partition(" ")
+    except OSError:
+        return ""
+    return message if state in ("starting", "failed") and message.isprintable() else ""
 
 
 def parse_answer(answer: bytes) -> tuple[int, bytes]:

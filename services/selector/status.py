@@ -16,15 +16,21 @@ _REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Al
 
 
 def status(state: State, config: Config) -> dict[str, object]:
-    """The public status: which engine serves, or is waited for, and whether a request would be served."""
+    """The public status: which engine serves, or is waited for, and whether a request would be served.
+
+    While none would be, `reason` says why: in the words of the engine's launcher, or of the last probe.
+    """
     engine = next(engine for engine in config.engines if engine.name == target(state))
-    return {
+    found: dict[str, object] = {
         "backend": engine.name,
         "base_url": engine.base_url,
         "model": engine.model,
         "orchestrator_model": engine.orchestrator_model,
         "healthy": serving(state),
     }
+    if not found["healthy"]:
+        found["reason"] = next(seen.reason for seen in state.engines if seen.name == engine.name)
+    return found
 
 
 def metrics(state: State) -> str:

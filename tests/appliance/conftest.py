@@ -29,6 +29,7 @@ from hal.inputs import gather
 from hal.lock import load_lock
 from hal.progress import Silent
 from hal.qemu import Deadline, VirtualMachine, http_probe
+from hal.releases import parse_given
 from hal.sandbox import Sandbox
 from hal.sources import Mirrors
 from hal.spec import LoadedSpec, load_spec
@@ -39,7 +40,7 @@ TOKEN = "a-token-of-the-tests"
 TINY = """\
 appliance: {{name: {name}, version: 1.0.0}}
 variant: {variant}
-engines: [llamacpp]
+engines: {engines}
 models:
   - name: tiny
     format: gguf
@@ -122,19 +123,27 @@ class Appliance:
         return host
 
 
-Build = Callable[[Path], Image]
+Build = Callable[..., Image]
 Boot = Callable[..., AbstractContextManager[Appliance]]
 
 
 @pytest.fixture(scope="session")
 def build_image(request: pytest.FixtureRequest) -> Build:
-    """Builds the appliance of a spec (what is cached costs nothing)."""
+    """Builds the appliance of a spec (what is cached costs nothing); `artifacts` as in `--artifact`."""
     out: Path = request.config.getoption("--out").absolute()
 
-    def made(spec: Path | str) -> Image:
+    def made(spec: Path | str, *artifacts: str) -> Image:
         loaded, lock, reporter = load_spec(spec), load_lock(), Silent()
         fetcher = Fetcher(Cache(), Mirrors.choose(moment=lock.debian.created))
-        inputs = gather(package_sets(loaded.spec), loaded, lock, fetcher, reporter, locked=False)
+        inputs = gather(
+            package_sets(loaded.spec),
+            loaded,
+            lock,
+            fetcher,
+            reporter,
+            locked=False,
+            given=parse_given(artifacts),
+        )
         return Image(loaded, build(loaded, out, inputs, reporter), prepare_tools(inputs, reporter))
 
     return made
@@ -146,10 +155,12 @@ def write_spec(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     directory = tmp_path_factory.mktemp("specs")
     model = tiny_model.write(directory / "tiny.gguf").read_bytes()
 
-    def write(name: str, variant: str = "debug", more: str = "") -> Path:
+    def write(name: str, variant: str = "debug", more: str = "", engines: str = "[llamacpp]") -> Path:
         path = directory / f"{name}.yaml"
         sha256 = hashlib.sha256(model).hexdigest()
-        text = TINY.format(name=name, variant=variant, size=len(model), sha256=sha256, path="tiny.gguf")
+        text = TINY.format(
+            name=name, variant=variant, engines=engines, size=len(model), sha256=sha256, path="tiny.gguf"
+        )
         path.write_text(text + more)
         return path
 

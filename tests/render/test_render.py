@@ -141,7 +141,10 @@ sandbox: {MemoryDenyWriteExecute: {value: "no", reason: it compiles its kernels 
     files = render(loaded, [])
     unit = lines(files, f"{UNITS}/sglang.service")
     assert "Description=SGLang, 100 %% data" in unit
-    assert "ExecStart=/opt/sglang/bin/serve --port 30000 --model ${SGLANG_MODEL}" in unit
+    assert "ExecStart=/usr/bin/hal-engine sglang" in unit
+    launch = json.loads(files["/etc/hal/engines/sglang.json"].content)
+    assert launch["command"] == ["/opt/sglang/bin/serve", "--port", "30000", "--model", "${SGLANG_MODEL}"]
+    assert launch["devices"] == ["/dev/nvidiactl", "/dev/nvidia0", "/dev/nvidia-uvm"]
     assert "TimeoutStopSec=90" in unit
     assert unit[unit.index("MemoryDenyWriteExecute=no") - 1] == "# it compiles its kernels as it runs"
     assert "PrivateDevices=no" in unit, "an engine with a GPU must see its device nodes"

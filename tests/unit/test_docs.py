@@ -91,6 +91,9 @@ def test_every_hal_command_exists_with_its_options(document: Path) -> None:
         if names:
             assert names[0] in main.commands, said
             command = main.commands[names[0]]
+        if isinstance(command, click.Group) and len(names) > 1:
+            assert names[1] in command.commands, said
+            command = command.commands[names[1]]
         known = {option for parameter in (*main.params, *command.params) for option in parameter.opts}
         used = {word.split("=")[0] for word in words if word.startswith("-")}
         assert used <= known | {"--help", "-h"}, said

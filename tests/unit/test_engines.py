@@ -147,7 +147,7 @@ def test_what_an_engine_serves_is_the_first_model_it_reads() -> None:
         ({"settings": {"n": {"type": "int", "default": "1", "summary": "x"}}},
          "settings.n.default: must be a whole number, not '1'"),
         ({"settings": {"n": {"type": "integer", "default": 1, "summary": "x"}}},
-         "settings.n.type: must be one of bool, int, float, str, not 'integer' (did you mean int?)"),
+         "settings.n.type: must be one of bool, int, float, str, count, not 'integer' (did you mean int?)"),
         ({"settings": {"n": {"type": "int", "default": 1, "sumary": "x"}}},
          "settings.n.sumary: unknown key (did you mean summary?)"),
         ({"command": []}, "command: must not be empty"),

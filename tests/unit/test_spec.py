@@ -42,7 +42,7 @@ def test_the_shortest_file_has_defaults_that_boot() -> None:
 
 
 def test_every_profile_is_valid_and_says_what_it_is() -> None:
-    profiles = list_profiles()
+    profiles = list_profiles(Path("build"))
     assert "starter" in [profile.name for profile in profiles]
     for profile in profiles:
         loaded = load_spec(profile.name)
@@ -278,7 +278,8 @@ def expect_spec_or_problems(text: str) -> None:
         for line in error.details:
             file, number, problem = line.split(":", 2)
             assert file == "appliance.yaml"
-            assert 1 <= int(number) <= text.count("\n") + 1
+            # YAML 1.1 (section 5.4) has more line breaks than "\n"; splitlines knows them all.
+            assert 1 <= int(number) <= len(text.splitlines()) + 1
             assert problem.strip()
     else:
         assert isinstance(loaded.spec, Spec)

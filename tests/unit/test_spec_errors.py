@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from hal.engines import available_engines
 from hal.errors import EXIT_USAGE
+from hal.models import available_models
+from hal.profiles import profile_names
 from hal.spec import SpecError, load_spec, parse_spec
 
 HEAD = "appliance: {name: a, version: 1.0.0}\n"
@@ -18,6 +21,13 @@ SHA = "a" * 64
 TINY = f"{{name: t.gguf, size: 3, sha256: {SHA}, source: {{kind: file, path: t.gguf}}}}"
 INLINE = HEAD + ENGINES + "models:\n  - name: tiny\n    format: gguf\n    files:\n      - "
 OTHER_TOKEN = "b" * 64
+KNOWN = f"engines: {', '.join(available_engines())}"
+KNOWN_MODELS = f"models: {', '.join(available_models())}"
+KNOWN_PROFILES = f"profiles: {', '.join(profile_names())}"
+NO_LAMACPP = "there is no engine 'lamacpp' (did you mean llamacpp?); engines: " + ", ".join(
+    available_engines()
+)
+MODELS_THERE = "models: " + ", ".join(available_models())
 
 JARGON = re.compile(r"pydantic|valid (dictionary|tuple|string)|instance of|Input should|Traceback|tuple|dict")
 """Words of the libraries underneath, which no user should have to know."""
@@ -255,19 +265,19 @@ TABLE: dict[str, tuple[str, list[str]]] = {
     # names that stand for something
     "unknown engine": (
         HEAD + "engines: [lamacpp]\n" + MODELS,
-        ["2: engines[0]: there is no engine 'lamacpp' (did you mean llamacpp?); engines: llamacpp"],
+        [f"2: engines[0]: {NO_LAMACPP}"],
     ),
     "unknown engine in a mapping": (
         HEAD + "engines:\n  lamacpp:\n" + MODELS,
-        ["3: engines.lamacpp: there is no engine 'lamacpp' (did you mean llamacpp?); engines: llamacpp"],
+        [f"3: engines.lamacpp: {NO_LAMACPP}"],
     ),
     "unknown engine in a mapping in a list": (
         HEAD + "engines:\n- lamacpp: {port: 2000}\n" + MODELS,
-        ["3: engines[0].lamacpp: there is no engine 'lamacpp' (did you mean llamacpp?); engines: llamacpp"],
+        [f"3: engines[0].lamacpp: {NO_LAMACPP}"],
     ),
     "unknown model": (
         HEAD + ENGINES + "models:\n  - smollm-135m\n",
-        ["4: models[0]: there is no model 'smollm-135m' (did you mean smollm2-135m?); models: smollm2-135m"],
+        [f"4: models[0]: there is no model 'smollm-135m' (did you mean smollm2-135m?); {MODELS_THERE}"],
     ),
     "unknown setting": (
         HEAD + "engines:\n  llamacpp:\n    settings:\n      context_lenght: 1\n" + MODELS,
@@ -436,14 +446,18 @@ TABLE: dict[str, tuple[str, list[str]]] = {
     ),
     # what is not built yet
     "base": (STARTER + "base: buildroot\n", ["4: base: buildroot is not available in this version of hal"]),
-    "init": (STARTER + "init: sysv\n", ["4: init: sysv is not available in this version of hal"]),
     "arch": (STARTER + "arch: aarch64\n", ["4: arch: aarch64 is not available in this version of hal"]),
     "engines": (
-        HEAD + "engines: [vllm, llamacpp, openai, ollama]\n" + MODELS,
+        HEAD + "engines: [llamacpp, openai]\n" + MODELS,
+        ["2: engines[1]: openai is not available in this version of hal"],
+    ),
+    "no room for what the engine keeps": (
+        HEAD + "engines: [ollama]\n" + MODELS,
         [
-            "2: engines[0]: vllm is not available in this version of hal",
-            "2: engines[2]: openai is not available in this version of hal",
-            "2: engines[3]: ollama is not available in this version of hal",
+            (
+                "1: disk.state: 64M is too little: ollama keeps the models on the state partition, and needs "
+                "219.6M to take them in"
+            ),
         ],
     ),
     # all in one go, and no problem that only follows from another
@@ -458,13 +472,9 @@ TABLE: dict[str, tuple[str, list[str]]] = {
             "2: bsae: unknown key (did you mean base?)",
             "4: engines.llamacpp.prot: unknown key (did you mean port?)",
             "4: engines.llamacpp.settings.thread: unknown key (did you mean threads?)",
-            "5: engines.lamacpp: there is no engine 'lamacpp' (did you mean llamacpp?); engines: llamacpp",
+            f"5: engines.lamacpp: {NO_LAMACPP}",
             "6: engines.vllm: must be a mapping (`key: value`), not 5",
-            "6: engines.vllm: vllm is not available in this version of hal",
-            (
-                "7: models[0]: there is no model 'smollm-135m' (did you mean smollm2-135m?); "
-                "models: smollm2-135m"
-            ),
+            (f"7: models[0]: there is no model 'smollm-135m' (did you mean smollm2-135m?); {MODELS_THERE}"),
             "7: models[1]: must be a name or a mapping, not 5",
             (
                 "1: gateway.tokens: a production appliance needs at least one token: without, it refuses "
@@ -521,12 +531,16 @@ def test_a_file_that_is_not_utf8(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "message", "hint"),
     [
-        ("startr", "there is no profile 'startr' (did you mean starter?)", "profiles: starter"),
-        ("profiles/startr", "there is no profile 'startr' (did you mean starter?)", "profiles: starter"),
-        ("zzz", "there is no profile 'zzz'", "profiles: starter"),
-        ("none.yaml", "the spec none.yaml does not exist", "profiles: starter"),
-        ("/nowhere/none", "the spec /nowhere/none does not exist", "profiles: starter"),
-        ("/", "the spec / is a folder, not a file", "profiles: starter"),
+        ("startr", "there is no profile 'startr' (did you mean starter?)", ", ".join(profile_names())),
+        (
+            "profiles/startr",
+            "there is no profile 'startr' (did you mean starter?)",
+            ", ".join(profile_names()),
+        ),
+        ("zzz", "there is no profile 'zzz'", ", ".join(profile_names())),
+        ("none.yaml", "the spec none.yaml does not exist", ", ".join(profile_names())),
+        ("/nowhere/none", "the spec /nowhere/none does not exist", ", ".join(profile_names())),
+        ("/", "the spec / is a folder, not a file", ", ".join(profile_names())),
     ],
 )
 def test_a_missing_spec(source: str, message: str, hint: str) -> None:

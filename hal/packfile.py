@@ -1,0 +1,144 @@
+"""Packs outside of the cache: written to a directory, looked at, verified, and taken into another cache.
+
+An exported pack is a directory with `pack.erofs` (the file system, then its hash tree), `pack.json` (how an
+appliance refers to it) and `export.json` (the digest of what it was made from, and its sizes).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hal.cache import Cache, disk_error
+from hal.errors import HalError
+from hal.packref import PackRef
+from hal.packs import IMAGE, REFERENCE, SIZES, Pack
+from hal.sandbox import Sandbox
+from hal.trees import cached_tree
+from hal.verity import BLOCK
+
+EXPORT = "export.json"
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class ExportedPack:
+    """A pack in a directory. `inputs` is the digest of what it was made from: its name in a cache."""
+
+    ref: PackRef
+    image: Path
+    inputs: str
+    unpacked: Mapping[str, int]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the image with its hash tree."""
+        return self.image.stat().st_size
+
+
+def described(pack: Pack) -> ExportedPack:
+    """A pack in the cache, with all that is known of it."""
+    sizes = pack.path.with_name(SIZES)
+    unpacked = json.loads(sizes.read_text()) if sizes.exists() else {}
+    inputs = pack.path.parent.name.partition("-")[2]
+    return ExportedPack(pack.ref, pack.path, inputs, unpacked)
+
+
+def export_pack(pack: Pack, directory: Path) -> None:
+    """Write a pack to a directory that is empty or not there yet.
+
+    Raises:
+        HalError: it holds something already, or cannot be written.
+    """
+    if directory.exists() and any(directory.iterdir()):
+        raise HalError(f"{directory} is not empty", "give a directory that is empty or not there yet")
+    found = described(pack)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(pack.path, directory / IMAGE)
+        shutil.copyfile(pack.path.with_name(REFERENCE), directory / REFERENCE)
+        text = json.dumps(
+            {"schema": SCHEMA, "inputs": found.inputs, "unpacked": dict(found.unpacked)}, indent=1
+        )
+        (directory / EXPORT).write_text(text + "\n")
+    except OSError as error:
+        raise disk_error(error, directory, "give") or error from error
+
+
+def read_exported(directory: Path) -> ExportedPack:
+    """An exported pack as its directory describes it; nothing of the image is checked yet.
+
+    Raises:
+        HalError: the directory holds no exported pack.
+    """
+    try:
+        ref = PackRef(**json.loads((directory / REFERENCE).read_text()))
+        about: dict[str, Any] = json.loads((directory / EXPORT).read_text())
+        if about["schema"] != SCHEMA:
+            raise ValueError(f"schema {about['schema']}, this hal reads {SCHEMA}")
+        found = ExportedPack(ref, directory / IMAGE, str(about["inputs"]), dict(about["unpacked"]))
+        if found.size <= ref.data_blocks * BLOCK:
+            raise ValueError(f"{IMAGE} is cut off")
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise HalError(f"{directory}: no exported pack: {error}", "`hal pack export` writes one") from None
+    return found
+
+
+def verify(pack: ExportedPack, tools: Sandbox, root_hash: str | None = None) -> None:
+    """Check every block of a pack against its root hash, or against `root_hash` where one is known.
+
+    Raises:
+        HalError: the pack is another one, or was altered.
+    """
+    wanted = (root_hash or pack.ref.root_hash).lower()
+    if wanted != pack.ref.root_hash:
+        raise HalError(f"{pack.image}: its root hash is {pack.ref.root_hash}, not {wanted}")
+    done = tools.run(
+        [
+            *("veritysetup", "verify", "--no-superblock", "--hash=sha256"),
+            f"--data-block-size={BLOCK}",
+            f"--hash-block-size={BLOCK}",
+            f"--data-blocks={pack.ref.data_blocks}",
+            f"--hash-offset={pack.ref.data_blocks * BLOCK}",
+            f"--salt={pack.ref.salt}",
+            *(str(pack.image), str(pack.image), wanted),
+        ],
+        readable=[pack.image],
+        check=False,
+    )
+    if done.returncode != 0:
+        raise HalError(
+            f"{pack.image}: altered: it does not fit its root hash {wanted}",
+            "export it again; do not use this copy",
+        )
+
+
+def import_pack(pack: ExportedPack, tools: Sandbox, cache: Cache, root_hash: str | None = None) -> Path:
+    """Take a verified engine pack into the cache, where builds find it in place of its artifacts.
+
+    That the pack was made from what its digest says is the word of whoever exported it; `root_hash`, heard
+    from them by another way, makes sure that it is theirs.
+
+    Raises:
+        HalError: it is a model's pack, it was altered, or it is another one than `root_hash` says.
+    """
+    if pack.ref.kind != "engine":
+        raise HalError(
+            f"{pack.image}: the pack of a model", "models are made from their files: name those in the spec"
+        )
+    verify(pack, tools, root_hash)
+
+    def fill(tree: Path) -> None:
+        shutil.copyfile(pack.image, tree / IMAGE)
+        for name in (REFERENCE, SIZES):
+            source = pack.image.with_name(name)
+            if source.exists():
+                shutil.copyfile(source, tree / name)
+        if pack.unpacked:
+            (tree / SIZES).write_text(json.dumps(dict(pack.unpacked)) + "\n")
+
+    return cached_tree(cache, "pack", pack.inputs, fill) / IMAGE

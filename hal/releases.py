@@ -1,0 +1,131 @@
+"""Release archives of engines: which one a spec asks for, and where it comes from.
+
+A release that an engine's file pins comes from the cache, from `--artifact ENGINE=FILE` or from its URL;
+its digest decides whether it is the right one. Any other version needs `--artifact
+ENGINE=FILE#sha256=DIGEST`: then the user answers for the digest.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hal.cache import Cache
+from hal.engines import ArchiveArtifact, Engine, Release
+from hal.errors import HalError, UsageError
+from hal.lock import Artifact
+from hal.spec import LoadedSpec
+
+OPTION = "--artifact ENGINE=FILE[#sha256=DIGEST]"
+_GIVEN = re.compile(r"(?P<engine>[a-z][a-z0-9-]*)=(?P<path>[^#]+)(#sha256=(?P<sha256>[0-9a-fA-F]{64}))?")
+
+
+@dataclass(frozen=True)
+class GivenFile:
+    """An archive on this machine that the user named, and the digest where one was given."""
+
+    path: Path
+    sha256: str | None
+
+
+def parse_given(values: Sequence[str]) -> dict[str, GivenFile]:
+    """The files of `--artifact`, by engine.
+
+    Raises:
+        UsageError: a value has another form, or there is no such file.
+    """
+    found = {}
+    for value in values:
+        parts = _GIVEN.fullmatch(value)
+        if parts is None:
+            raise UsageError(f"--artifact {value}: not of the form {OPTION.partition(' ')[2]}")
+        path = Path(parts["path"]).absolute()
+        if not path.is_file():
+            raise UsageError(f"--artifact {value}: there is no file {path}")
+        found[parts["engine"]] = GivenFile(path, (parts["sha256"] or "").lower() or None)
+    return found
+
+
+def archives(
+    loaded: LoadedSpec, given: Mapping[str, GivenFile], cache: Cache, *, offline: bool
+) -> dict[str, Artifact]:
+    """The release archive of each engine of a spec that comes in one, by the engine's name.
+
+    Raises:
+        HalError: a version is not pinned and no digest was given for it, or its size cannot be found out.
+        UsageError: a file was given for an engine that takes none.
+    """
+    found = {}
+    for engine in loaded.engines:
+        for artifact in engine.artifacts.get(loaded.spec.arch, ()):
+            if isinstance(artifact, ArchiveArtifact):
+                version = loaded.choice(engine).version or artifact.version
+                found[engine.name] = _archive(
+                    engine, artifact, version, given.get(engine.name), cache, offline=offline
+                )
+    if unused := sorted(given.keys() - found.keys()):
+        raise UsageError(
+            f"--artifact {unused[0]}=…: the spec has no such engine that comes in an archive",
+            f"it has {', '.join(sorted(found)) or 'none'}",
+        )
+    return found
+
+
+def _archive(
+    engine: Engine,
+    archive: ArchiveArtifact,
+    version: str,
+    given: GivenFile | None,
+    cache: Cache,
+    *,
+    offline: bool,
+) -> Artifact:
+    release = archive.releases.get(version)
+    if given is not None:
+        sha256 = release.sha256 if release is not None else given.sha256
+        if sha256 is None:
+            raise HalError(
+                f"{engine.name} {version}: hal does not know this version's digest",
+                f"give it with the file: --artifact {engine.name}={given.path}#sha256=DIGEST",
+            )
+        if given.sha256 not in (None, sha256):
+            raise UsageError(
+                f"--artifact {engine.name}: {version} has the digest {sha256}, not {given.sha256}"
+            )
+        return Artifact(given.path.name, sha256, given.path.stat().st_size, f"file:{given.path}")
+    if release is None:
+        known = ", ".join(archive.releases)
+        raise HalError(
+            f"{engine.name} {version}: hal knows the versions {known}",
+            f"for another one, give its archive: {OPTION.replace('ENGINE', engine.name)}",
+        )
+    name = release.url.rpartition("/")[2]
+    return Artifact(name, release.sha256, _size(release, cache, offline=offline), release.url)
+
+
+def _size(release: Release, cache: Cache, *, offline: bool) -> int:
+    """Bytes of a release: as pinned, as cached, or as its server says."""
+    if release.size is not None:
+        return release.size
+    cached = cache.find(release.sha256)
+    if cached is not None:
+        return cached.stat().st_size
+    if offline:
+        return 0  # it will be missed when it is fetched, unless the pack that it makes is there already
+    return _asked_size(release.url)
+
+
+def _asked_size(url: str) -> int:
+    import requests
+
+    from hal.http import new_session
+
+    try:
+        answer = new_session(1).head(url, allow_redirects=True, timeout=30)
+        answer.raise_for_status()
+        return int(answer.headers["Content-Length"])
+    except (requests.RequestException, KeyError, ValueError) as error:
+        hint = f"check the network, or give the file: {OPTION}"
+        raise HalError(f"{url}: its size cannot be found out: {error}", hint) from error

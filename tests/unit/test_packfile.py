@@ -1,0 +1,88 @@
+"""Packs that are carried from one cache to another, and what an altered one comes to."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hal.cache import Cache
+from hal.engines import Engine, load_engine
+from hal.errors import HalError
+from hal.packfile import export_pack, import_pack, read_exported, verify
+from hal.packs import Pack, engine_pack, engine_pack_is_cached
+from hal.sandbox import Sandbox
+
+ENGINE = """\
+name: small
+summary: a program and nothing else
+dialects: [openai]
+user: small
+group: small
+uid: 940
+port: 30000
+command: [/opt/small/bin/serve]
+readiness: {path: /}
+resources: {gpu: none, memory: 16M}
+binds_models: runtime
+files: [{source: SOURCE, path: bin/serve, mode: "0755"}]
+"""
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    (tmp_path / "serve").write_text("#!/bin/sh\n" + "# padding\n" * 2000)
+    (tmp_path / "small.yaml").write_text(ENGINE.replace("SOURCE", str(tmp_path / "serve")))
+    return load_engine("small", tmp_path)
+
+
+@pytest.fixture
+def pack(engine: Engine, tools: Sandbox, tmp_path: Path) -> Pack:
+    return engine_pack(engine, (), tools, Cache(tmp_path / "cache"))
+
+
+def test_an_exported_pack_is_verified_and_found_by_another_cache(
+    engine: Engine, pack: Pack, tools: Sandbox, tmp_path: Path
+) -> None:
+    export_pack(pack, tmp_path / "carried")
+    found = read_exported(tmp_path / "carried")
+    assert found.ref == pack.ref
+    assert found.size == pack.path.stat().st_size
+    verify(found, tools, pack.ref.root_hash)
+    other = Cache(tmp_path / "other")
+    assert not engine_pack_is_cached(engine, (), tools.epoch, other)
+    image = import_pack(found, tools, other, pack.ref.root_hash)
+    assert image.read_bytes() == pack.path.read_bytes()
+    assert engine_pack_is_cached(engine, (), tools.epoch, other)
+    assert engine_pack(engine, (), tools, other).ref == pack.ref
+
+
+@pytest.mark.parametrize("part", ["data", "hash tree"])
+def test_an_altered_pack_is_refused(pack: Pack, tools: Sandbox, tmp_path: Path, part: str) -> None:
+    export_pack(pack, tmp_path / "carried")
+    image = tmp_path / "carried/pack.erofs"
+    content = bytearray(image.read_bytes())
+    content[1100 if part == "data" else pack.ref.data_blocks * 4096 + 5] ^= 1
+    image.write_bytes(content)
+    with pytest.raises(HalError, match="altered: it does not fit its root hash"):
+        import_pack(read_exported(tmp_path / "carried"), tools, Cache(tmp_path / "other"))
+    assert not (tmp_path / "other/trees").exists()
+
+
+def test_another_root_hash_than_was_told_is_refused(pack: Pack, tools: Sandbox, tmp_path: Path) -> None:
+    export_pack(pack, tmp_path / "carried")
+    with pytest.raises(HalError, match="its root hash is"):
+        verify(read_exported(tmp_path / "carried"), tools, "0" * 64)
+
+
+def test_what_is_no_exported_pack(pack: Pack, tmp_path: Path) -> None:
+    with pytest.raises(HalError, match="no exported pack"):
+        read_exported(tmp_path)
+    export_pack(pack, tmp_path / "carried")
+    with pytest.raises(HalError, match="is not empty"):
+        export_pack(pack, tmp_path / "carried")
+    reference = tmp_path / "carried/pack.json"
+    reference.write_text(json.dumps({**json.loads(reference.read_text()), "more": 1}))
+    with pytest.raises(HalError, match="no exported pack"):
+        read_exported(tmp_path / "carried")
