@@ -28,13 +28,18 @@ up-ollama: runtime ## build and boot Ollama (ARTIFACT=FILE: its release archive 
 	@$(HAL) boot ollama --wait $(if $(ARTIFACT),--artifact 'ollama=$(ARTIFACT)')
 
 .PHONY: test
-test: dev ## run all tests: build the starter image, boot images in QEMU, check them from inside
+test: dev ## run the tests but those of vLLM: build the starter image, boot images in QEMU, check them from inside
 	@$(HAL) build starter
-	$(PYTEST)
+	$(PYTEST) -m 'not large'
+
+.PHONY: test-large
+test-large: dev ## run the tests with vLLM: gigabytes, and tens of minutes without KVM
+	@$(HAL) build starter
+	$(PYTEST) -m large
 
 .PHONY: test-fast
 test-fast: dev ## run the tests that need neither QEMU nor minutes
-	$(PYTEST) -m 'not appliance and not slow'
+	$(PYTEST) -m 'not appliance and not slow and not large'
 
 .PHONY: lint
 lint: dev ## ruff, mypy and shellcheck

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from hal.errors import HalError
@@ -14,7 +15,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 CHECKS = PROJECT / "tests" / "appliance"
 
 
-def run_checks(spec: str, out: Path, expression: str | None) -> int:
+def run_checks(spec: str, out: Path, expression: str | None, artifacts: Sequence[str] = ()) -> int:
     """Boot the built appliance of `spec` and run the checks in it; gives pytest's exit status.
 
     Raises:
@@ -32,6 +33,7 @@ def run_checks(spec: str, out: Path, expression: str | None) -> int:
         f"--spec={spec}",
         f"--out={out.absolute()}",
     ]
+    argv += [f"--artifact={value}" for value in artifacts]
     if expression:
         argv += ["-k", expression]
     kept = {name: os.environ[name] for name in ("HAL_CACHE", "TERM") if name in os.environ}

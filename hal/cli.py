@@ -193,7 +193,7 @@ def test(spec: str, out: Path, expression: str | None, **sources: Any) -> None:
     loaded = load_spec(spec)
     reporter = make_reporter(False)
     building.build(loaded, out, gather_inputs(loaded, reporter, **sources), reporter)
-    raise SystemExit(run_checks(spec, out, expression))
+    raise SystemExit(run_checks(spec, out, expression, sources["artifacts"]))
 
 
 @main.command()

@@ -15,7 +15,7 @@ from typing import Any
 
 from hal.cache import Cache, disk_error
 from hal.errors import HalError
-from hal.packref import PackRef
+from hal.packref import PackRef, pack_label
 from hal.packs import IMAGE, REFERENCE, SIZES, Pack
 from hal.sandbox import Sandbox
 from hal.trees import cached_tree
@@ -80,6 +80,11 @@ def read_exported(directory: Path) -> ExportedPack:
         about: dict[str, Any] = json.loads((directory / EXPORT).read_text())
         if about["schema"] != SCHEMA:
             raise ValueError(f"schema {about['schema']}, this hal reads {SCHEMA}")
+        places = {"engine": f"/opt/{ref.name}", "model": f"/srv/models/{ref.name}"}
+        if ref.mountpoint != places.get(ref.kind) or ref.label != pack_label(
+            ref.kind, ref.name, ref.root_hash
+        ):
+            raise ValueError(f"{REFERENCE} has a label or a mount point that is not its name's")
         found = ExportedPack(ref, directory / IMAGE, str(about["inputs"]), dict(about["unpacked"]))
         if found.size <= ref.data_blocks * BLOCK:
             raise ValueError(f"{IMAGE} is cut off")

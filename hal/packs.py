@@ -179,4 +179,7 @@ def _pack(
 
     digest = _digest(kind, name, compression, tools.epoch, inputs)
     home = cached_tree(cache, "pack", digest, make)
-    return Pack(PackRef(**json.loads((home / REFERENCE).read_text())), home / IMAGE)
+    ref = PackRef(**json.loads((home / REFERENCE).read_text()))
+    if (ref.kind, ref.name, ref.mountpoint) != (kind, name, mountpoint):  # an import that lied
+        raise HalError(f"{home}: the pack of {ref.name}, not of {name}", "remove it from the cache")
+    return Pack(ref, home / IMAGE)

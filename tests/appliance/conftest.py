@@ -171,7 +171,9 @@ def write_spec(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 def image(request: pytest.FixtureRequest, build_image: Build, write_spec: Callable[..., Path]) -> Image:
     """The image that most tests look at."""
     spec = request.config.getoption("--spec")
-    return build_image(spec if spec else write_spec("tiny"))
+    if not spec:
+        return build_image(write_spec("tiny"))
+    return build_image(spec, *request.config.getoption("--artifact"))
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from tests import tiny_model
 from tests.appliance.conftest import Appliance, Boot, Build
 from tests.tiny_model import ANSWER
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.large
 
 NAMES = ["tiny", "orchestrator", "specialist"]
 START = 180

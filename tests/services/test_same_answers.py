@@ -32,7 +32,7 @@ from hal.spec import LoadedSpec, load_spec
 from tests.gguf_to_safetensors import convert, dequantise
 from tests.services.conftest import free_port, wait_for
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.large
 
 READY = 300.0
 QUESTIONS = ("What is the capital of France?", "Where is Berlin?", "Count to five.")

@@ -61,7 +61,7 @@ def test_what_may_fit_is_left_to_the_start(settings: str) -> None:
         ),
         ("{tensor_parallel_size: many}", "must be a whole number or auto, not 'many'"),
         ("{tensor_parallel_size: 0}", "must be at least 1, not 0"),
-        ("{device: gpu}", "must be cuda or cpu, not 'gpu'"),
+        ("{device: gpu}", "must be one of cuda, cpu, not 'gpu'"),
     ],
 )
 def test_what_cannot_fit_is_told_with_its_figures(settings: str, problem: str) -> None:

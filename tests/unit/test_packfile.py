@@ -83,6 +83,24 @@ def test_what_is_no_exported_pack(pack: Pack, tmp_path: Path) -> None:
     with pytest.raises(HalError, match="is not empty"):
         export_pack(pack, tmp_path / "carried")
     reference = tmp_path / "carried/pack.json"
-    reference.write_text(json.dumps({**json.loads(reference.read_text()), "more": 1}))
-    with pytest.raises(HalError, match="no exported pack"):
-        read_exported(tmp_path / "carried")
+    good = json.loads(reference.read_text())
+    for changes in ({"more": 1}, {"mountpoint": "/etc"}, {"name": "other"}, {"kind": "root"}):
+        reference.write_text(json.dumps({**good, **changes}))
+        with pytest.raises(HalError, match="no exported pack"):
+            read_exported(tmp_path / "carried")
+
+
+def test_a_pack_under_anothers_digest_is_not_used(
+    engine: Engine, pack: Pack, tools: Sandbox, tmp_path: Path
+) -> None:
+    other = engine.model_copy(update={"name": "other", "command": ("/opt/other/bin/serve",)})
+    cache = Cache(tmp_path / "cache")
+    theirs = engine_pack(other, (), tools, cache)
+    export_pack(pack, tmp_path / "carried")
+    about = tmp_path / "carried/export.json"
+    lie = {**json.loads(about.read_text()), "inputs": theirs.path.parent.name.partition("-")[2]}
+    about.write_text(json.dumps(lie))
+    deceived = Cache(tmp_path / "deceived")
+    import_pack(read_exported(tmp_path / "carried"), tools, deceived)
+    with pytest.raises(HalError, match="the pack of small, not of other"):
+        engine_pack(other, (), tools, deceived)

@@ -93,7 +93,7 @@ def test_vllm_finds_its_version_under_its_own_name(tmp_path: Path) -> None:
 
 
 def test_nothing_that_vllm_loads_is_left_out(tmp_path: Path) -> None:
-    """Each of these was opened by a `vllm serve` that answered, as strace saw it."""
+    """Each of these was opened by a `vllm serve` that answered, as strace saw it (triton: on a GPU)."""
     opened = [
         "lib/torch/testing/_internal/logging_tensor.py",
         "lib/torch/bin/torch_shm_manager",
@@ -101,6 +101,8 @@ def test_nothing_that_vllm_loads_is_left_out(tmp_path: Path) -> None:
         "lib/sympy/plotting/plot.py",
         "lib/vllm/_C.abi3.so",
         "lib/setuptools/__init__.py",
+        "lib/triton/backends/nvidia/driver.c",
+        "lib/triton/backends/nvidia/include/cuda.h",
         "python/usr/bin/python3.11",
         "python/usr/lib/python3.11/encodings/__init__.py",
         "python/usr/lib/python3.11/lib-dynload/_ssl.cpython-311-x86_64-linux-gnu.so",
