@@ -12,19 +12,22 @@ import pytest
 from tests.build.builder import Builder, wait_until
 
 KILLS = 10
+COLD_KILLS = 4
+"""Of builds that make their parts: each costs a whole base tree. `KILLS` of them were shown once, by hand."""
+
 SEED = 7001
 
 
-def instants(duration: float) -> list[float]:
-    """Random instants (seconds), one in each tenth of a build's duration."""
+def instants(duration: float, count: int) -> list[float]:
+    """Random instants (seconds), one in each of `count` equal parts of a build's duration."""
     draw = random.Random(SEED)
-    return [(number + draw.random()) * duration / KILLS for number in range(KILLS)]
+    return [(number + draw.random()) * duration / count for number in range(count)]
 
 
-def check_killed_builds(builder: Builder, duration: float, *, forget: bool) -> None:
-    """Kill builds at ten instants; after each look at the output, at what is left, and build again."""
+def check_killed_builds(builder: Builder, duration: float, count: int, *, forget: bool) -> None:
+    """Kill builds at `count` instants; after each look at the output, at what is left, and build again."""
     killed = 0
-    for instant in instants(duration):
+    for instant in instants(duration, count):
         if forget:
             builder.forget_trees()
         before, spec = builder.digests(), builder.spec()
@@ -43,7 +46,7 @@ def check_killed_builds(builder: Builder, duration: float, *, forget: bool) -> N
         assert builder.is_complete()
         assert builder.debris() == []
         assert builder.left_running() == []
-    assert killed >= KILLS / 2, "most builds ended before they were killed: this tested little"
+    assert killed >= count / 2, "most builds ended before they were killed: this tested little"
 
 
 @pytest.mark.slow
@@ -51,7 +54,7 @@ def test_a_killed_build_whose_parts_are_there(warm: Builder) -> None:
     warm.build(warm.spec())
     begin = time.monotonic()
     warm.build(warm.spec())
-    check_killed_builds(warm, time.monotonic() - begin, forget=False)
+    check_killed_builds(warm, time.monotonic() - begin, KILLS, forget=False)
 
 
 @pytest.mark.slow
@@ -59,7 +62,7 @@ def test_a_killed_build_that_makes_its_parts(builder) -> None:  # type: ignore[n
     cold: Builder = builder(lambda name: False)
     begin = time.monotonic()
     cold.build(cold.spec())
-    check_killed_builds(cold, time.monotonic() - begin, forget=True)
+    check_killed_builds(cold, time.monotonic() - begin, COLD_KILLS, forget=True)
 
 
 @pytest.mark.parametrize("whole_group", [True, False], ids=["Ctrl-C", "kill -INT"])
