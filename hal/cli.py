@@ -208,7 +208,8 @@ def repro(spec: str, as_json: bool, **sources: Any) -> None:
 
     loaded = load_spec(spec)
     reporter = make_reporter(as_json)
-    result = compare_builds(loaded, gather_inputs(loaded, reporter, **sources), reporter)
+    inputs = gather_inputs(loaded, reporter, whole=True, **sources)
+    result = compare_builds(loaded, inputs, reporter)
     if as_json:
         click.echo(
             json.dumps({"event": "compared", "equal": result.equal, "differing": list(result.differing)})

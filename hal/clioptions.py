@@ -71,8 +71,12 @@ def gather_inputs(
     offline: bool,
     locked: bool,
     artifacts: tuple[str, ...],
+    whole: bool = False,
 ) -> Inputs:
-    """The inputs of a spec, brought in; `sets` are package sets in place of those that its build reads."""
+    """The inputs of a spec, brought in; `sets` are package sets in place of those that its build reads.
+
+    `whole` brings in what cached packs were made from, too.
+    """
     from hal.build import package_sets
     from hal.cache import Cache
     from hal.fetch import Fetcher
@@ -87,4 +91,4 @@ def gather_inputs(
     fetcher = Fetcher(Cache(), places, offline=offline, progress=reporter)
     if sets is None:
         sets = package_sets(loaded.spec) if loaded is not None else ()
-    return gather(sets, loaded, lock, fetcher, reporter, locked=locked, given=given)
+    return gather(sets, loaded, lock, fetcher, reporter, locked=locked, given=given, whole=whole)

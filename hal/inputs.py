@@ -82,10 +82,12 @@ def gather(
     *,
     locked: bool,
     given: Mapping[str, GivenFile] | None = None,
+    whole: bool = False,
 ) -> Inputs:
     """Bring in the packages of `sets` and, for a spec, its engines' artifacts and its models' files.
 
-    `given` are release archives on this machine, by engine (`--artifact`).
+    `given` are release archives on this machine, by engine (`--artifact`). The artifacts of an engine whose
+    pack is cached are left out, which may save gigabytes, unless `whole` asks for everything.
 
     Raises:
         HalError: something cannot be had; with `locked`, also when only a successor can.
@@ -93,7 +95,7 @@ def gather(
     released: Mapping[str, Artifact] = {}
     if loaded:
         released = archives(loaded, given or {}, fetcher.cache, offline=fetcher.offline)
-    others = list(_spec_artifacts(loaded, lock, released, fetcher.cache)) if loaded else []
+    others = list(_spec_artifacts(loaded, lock, released, fetcher.cache, whole=whole)) if loaded else []
 
     def wanted(lock: Lock) -> list[Artifact]:
         return [*(package for name in sets for package in lock.packages(name)), *others]
@@ -109,7 +111,7 @@ def gather(
 
 
 def _spec_artifacts(
-    loaded: LoadedSpec, lock: Lock, released: Mapping[str, Artifact], cache: Cache
+    loaded: LoadedSpec, lock: Lock, released: Mapping[str, Artifact], cache: Cache, *, whole: bool
 ) -> Iterator[Artifact]:
     epoch = int(lock.debian.created.timestamp())
     for engine in loaded.engines:
@@ -118,7 +120,7 @@ def _spec_artifacts(
             RuntimePart(kind, cache.path(artifact.sha256), artifact.sha256, into)
             for kind, artifact, into in artifacts
         ]
-        if not engine_pack_is_cached(engine, parts, epoch, cache):
+        if whole or not engine_pack_is_cached(engine, parts, epoch, cache):
             yield from (artifact for _, artifact, _ in artifacts)
     for model in loaded.models:
         for file in model.files:
