@@ -84,9 +84,11 @@ def host(appliance: Appliance) -> Host:
 
 
 def service(host: Host, init: str, name: str, verb: str) -> int:
-    """Run a verb of an engine's unit or script; its exit status."""
+    """Run a verb of an engine's unit or script; its exit status. A start is not waited for."""
     if init == "systemd":
-        return int(host.run(f"systemctl {verb} {name}").rc)
+        # It would block for the minutes that vLLM takes, longer than an idle ssh channel lives.
+        option = "--no-block " if verb == "start" else ""
+        return int(host.run(f"systemctl {option}{verb} {name}").rc)
     return int(host.run(f"/etc/init.d/S96{name} {verb}").rc)
 
 
