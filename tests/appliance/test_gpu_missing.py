@@ -18,14 +18,15 @@ def test_the_unit_fails_within_seconds_and_names_the_nodes(
     image = build_image(write_spec("tiny-gpu", engines=engines, more="disk: {state: 256M}\n"), ollama.option)
     with boot_image(image) as appliance:
         appliance.wait_gateway()
-        appliance.vm.wait(
-            lambda: "no GPU" in appliance.status().get("reason", ""),
-            appliance.deadline(10),
-            "the status that says why",
-        )
-        status = appliance.status()
-        assert status["healthy"] is False
-        assert NODES in status["reason"]
+        seen: list[dict[str, object]] = []
+
+        def told() -> bool:
+            seen.append(appliance.status())
+            return "no GPU" in str(seen[-1].get("reason", ""))
+
+        appliance.vm.wait(told, appliance.deadline(10), "the status that says why")
+        assert seen[-1]["healthy"] is False
+        assert NODES in str(seen[-1]["reason"])
         host = appliance.ssh()
         journal = host.check_output("journalctl --no-pager --unit=ollama")
         assert f"no GPU: the device nodes {NODES} missing (the spec asks for nvidia)" in journal
