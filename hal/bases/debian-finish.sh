@@ -11,6 +11,15 @@ rm -f "${root:?}"/etc/ssh/ssh_host_* "${root:?}"/etc/hostname "${root:?}"/etc/re
 rm -f "${root:?}"/var/lib/dpkg/*-old "${root:?}"/var/lib/dpkg/lock* "${root:?}"/var/lib/dpkg/triggers/Lock
 rm -rf "${root:?}"/run/* "${root:?}"/tmp/* "${root:?}"/boot/*
 
+# The few packages that mmdebstrap unpacks by itself come whole: what dpkg leaves out of all others goes here, with
+# the alternatives that lead to manual pages.
+find "$root"/usr/share/doc -type f ! -name copyright -delete
+find "$root"/usr/share/doc -mindepth 1 -type d -empty -delete
+for left_out in man info locale lintian bug bash-completion zsh; do
+	[ ! -d "$root/usr/share/$left_out" ] || find "$root/usr/share/$left_out" -mindepth 1 -delete
+done
+rm -f "${root:?}"/etc/alternatives/*.gz
+
 # mmdebstrap notes the local archive that it installed from; an appliance installs nothing.
 rm -rf "${root:?}"/etc/apt
 
