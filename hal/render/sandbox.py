@@ -44,6 +44,8 @@ COMMON: Mapping[str, str] = {
     "UMask": "0077",
     # Memory holds prompts and answers: it is never written out.
     "LimitCORE": "0",
+    "MemorySwapMax": "0",
+    "MemoryZSwapMax": "0",
     "IPAddressDeny": "any",
     "IPAddressAllow": "localhost",
 }
