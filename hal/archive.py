@@ -16,10 +16,10 @@ from pathlib import Path
 from types import MappingProxyType
 from urllib.parse import unquote
 
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from hal.cache import Cache
+from hal.datafile import read_data
 from hal.debian_mirror import DebianMirror
 from hal.errors import HalError
 from hal.lock import ARCHIVES, Archive, DebianLock, DebianPackage
@@ -113,14 +113,10 @@ def load_sets(path: Path = SETS_PATH) -> PackageSets:
     Raises:
         HalError: the file cannot be read, or a value in it is wrong.
     """
+    sets = read_data(path, PackageSets)
     try:
-        sets = PackageSets.model_validate(yaml.safe_load(path.read_text()))
         sets.ordered()
-    except ValidationError as error:
-        problem = error.errors()[0]
-        key = ".".join(str(step) for step in problem["loc"])
-        raise HalError(f"{path}: {key}: {problem['msg']}") from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except ValueError as error:
         raise HalError(f"{path}: {error}") from None
     return sets
 

@@ -24,7 +24,7 @@ from hal.lock import Artifact, Lock
 from hal.models import HttpsSource, Model, ModelFile, PypiSource
 from hal.packs import engine_pack_is_cached
 from hal.progress import Reporter
-from hal.releases import GivenFile, archives
+from hal.releases import GivenFile, archives, needed
 from hal.resolve import Substitution, supply
 from hal.runtime import LIB, RuntimePart
 from hal.spec import LoadedSpec
@@ -50,7 +50,7 @@ class Inputs:
         """The files that an engine's pack is made of."""
         return tuple(
             RuntimePart(kind, self.cache.path(artifact.sha256), artifact.sha256, into)
-            for kind, artifact, into in _engine_artifacts(self.lock, self.archives, loaded, engine)
+            for kind, artifact, into in engine_artifacts(self.lock, self.archives, loaded, engine)
         )
 
     def model_files(self, model: Model, directory: Path) -> dict[str, Path]:
@@ -115,7 +115,7 @@ def _spec_artifacts(
 ) -> Iterator[Artifact]:
     epoch = int(lock.debian.created.timestamp())
     for engine in loaded.engines:
-        artifacts = list(_engine_artifacts(lock, released, loaded, engine))
+        artifacts = list(engine_artifacts(lock, released, loaded, engine))
         parts = [
             RuntimePart(kind, cache.path(artifact.sha256), artifact.sha256, into)
             for kind, artifact, into in artifacts
@@ -137,7 +137,7 @@ def _spec_artifacts(
                 yield Artifact(file.name.rpartition("/")[2], file.sha256, file.size, file.source.url)
 
 
-def _engine_artifacts(
+def engine_artifacts(
     lock: Lock, released: Mapping[str, Artifact], loaded: LoadedSpec, engine: Engine
 ) -> Iterator[tuple[Literal["wheel", "deb", "archive"], Artifact, str]]:
     """Each file of an engine's pack: its kind, how it is pinned, and where it goes.
@@ -160,7 +160,8 @@ def _engine_artifacts(
             for wheel in lock.wheel_set(name, choice.version or artifact.version):
                 yield "wheel", wheel, LIB
         elif artifact.kind == "archive":
-            yield "archive", released[engine.name], ""
+            if needed(artifact, engine, loaded):
+                yield "archive", released[artifact.name or engine.name], ""
         else:
             for package in lock.packages(artifact.set):
                 yield "deb", package, artifact.path

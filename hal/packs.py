@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -27,13 +28,16 @@ from hal.sandbox import Sandbox
 from hal.trees import cached_tree, file_digests, inputs_digest
 from hal.verity import append_tree
 
-RECIPE = "2"
+RECIPE = "3"
 """Changes when the way packs are made changes, so that cached packs are made anew."""
 
 IMAGE = "pack.erofs"
 REFERENCE = "pack.json"
 SIZES = "sizes.json"
 """Bytes of an engine's files before and after trimming."""
+
+_SHARES = 8
+"""Processes that compile a pack's modules."""
 
 PROJECT = Path(__file__).resolve().parent.parent
 """Where the launchers named by engine files lie (`services/…`)."""
@@ -61,20 +65,7 @@ def engine_pack(engine: Engine, parts: Sequence[RuntimePart], tools: Sandbox, ca
             shutil.copyfile(source, target)
             target.chmod(int(file.mode, 8))
         _require_program(engine, tree)
-        # Status 1: some file is not for this Python (a template, a later version's syntax), as ever.
-        what = "compiling the engine's Python files"
-        done = tools.run(
-            [
-                *(_python(tree), "-m", "compileall", "-qq", "-j0", "--invalidation-mode", "unchecked-hash"),
-                *("-s", str(tree), "-p", f"/opt/{engine.name}"),
-                *(str(tree / folder) for folder in _modules(tree)),
-            ],
-            writable=[tree],
-            check=False,
-            what=what,
-        )
-        if done.returncode not in (0, 1):
-            raise failure(done, what)
+        compile_modules(tree, engine.name, tools)
 
     return _pack("engine", engine.name, f"/opt/{engine.name}", engine.compression, inputs, fill, tools, cache)
 
@@ -119,6 +110,58 @@ def _require_program(engine: Engine, tree: Path) -> None:
             f"the pack of {engine.name} has no program {path.relative_to(tree)}",
             f"its artifact is not the release archive that {engine.name}.yaml expects",
         )
+
+
+def compile_modules(tree: Path, name: str, tools: Sandbox) -> None:
+    """Write the .pyc files of a pack's Python modules, the same bytes each time.
+
+    What a .pyc holds depends on what its process has loaded and compiled before (marshal writes references
+    by their counts), so that compileall's own workers (`-j`), which take files as they come, give other bytes
+    each time. Here Python's own modules come first, in one process, then fixed shares of the packages side
+    by side. No process imports (`-S`: .pth files) or writes anything but what it is told to compile.
+    """
+    what = "compiling the engine's Python files"
+
+    def run(share: Sequence[Path]) -> None:
+        done = tools.run(
+            [
+                *(_python(tree), "-S", "-m", "compileall", "-qq", "--invalidation-mode", "unchecked-hash"),
+                *("-s", str(tree), "-p", f"/opt/{name}"),
+                *map(str, share),
+            ],
+            writable=[tree],
+            env={"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"},
+            check=False,
+            what=what,
+        )
+        # Status 1: some file is not for this Python (a template, a later version's syntax), as ever.
+        if done.returncode not in (0, 1):
+            raise failure(done, what)
+
+    packages, *own = _modules(tree)
+    for folder in own:
+        run([tree / folder])
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(run, _shares(_entries(tree / packages))))
+
+
+def _entries(folder: Path) -> list[Path]:
+    """The packages and single modules of a folder of modules; none where there is no such folder."""
+    if not folder.is_dir():
+        return []
+    return [entry for entry in sorted(folder.iterdir()) if entry.is_dir() or entry.suffix == ".py"]
+
+
+def _shares(entries: Sequence[Path]) -> list[list[Path]]:
+    """Packages in shares of about the same size, the same ones on every machine."""
+    sized = sorted((sum(file.stat().st_size for file in entry.rglob("*.py")), entry) for entry in entries)
+    shares: list[list[Path]] = [[] for _ in range(_SHARES)]
+    totals = [0] * _SHARES
+    for size, entry in reversed(sized):
+        least = totals.index(min(totals))
+        shares[least].append(entry)
+        totals[least] += size + 1
+    return [share for share in shares if share]
 
 
 def _python(tree: Path) -> str:

@@ -51,7 +51,7 @@ def parse_given(values: Sequence[str]) -> dict[str, GivenFile]:
 def archives(
     loaded: LoadedSpec, given: Mapping[str, GivenFile], cache: Cache, *, offline: bool
 ) -> dict[str, Artifact]:
-    """The release archive of each engine of a spec that comes in one, by the engine's name.
+    """The release archives of the engines of a spec, by the names that `--artifact` knows them by.
 
     Raises:
         HalError: a version is not pinned and no digest was given for it, or its size cannot be found out.
@@ -60,21 +60,27 @@ def archives(
     found = {}
     for engine in loaded.engines:
         for artifact in engine.artifacts.get(loaded.spec.arch, ()):
-            if isinstance(artifact, ArchiveArtifact):
+            if isinstance(artifact, ArchiveArtifact) and needed(artifact, engine, loaded):
+                name = artifact.name or engine.name
                 version = loaded.choice(engine).version or artifact.version
-                found[engine.name] = _archive(
-                    engine, artifact, version, given.get(engine.name), cache, offline=offline
-                )
+                found[name] = _archive(name, artifact, version, given.get(name), cache, offline=offline)
     if unused := sorted(given.keys() - found.keys()):
         raise UsageError(
-            f"--artifact {unused[0]}=…: the spec has no such engine that comes in an archive",
+            f"--artifact {unused[0]}=…: the spec takes no archive of this name",
             f"it has {', '.join(sorted(found)) or 'none'}",
         )
     return found
 
 
+def needed(archive: ArchiveArtifact, engine: Engine, loaded: LoadedSpec) -> bool:
+    """Whether the settings of an engine ask for an archive."""
+    values = {name: setting.default for name, setting in engine.settings.items()}
+    values |= loaded.choice(engine).settings
+    return all(values.get(name) in wanted for name, wanted in archive.when.items())
+
+
 def _archive(
-    engine: Engine,
+    name: str,
     archive: ArchiveArtifact,
     version: str,
     given: GivenFile | None,
@@ -87,22 +93,22 @@ def _archive(
         sha256 = release.sha256 if release is not None else given.sha256
         if sha256 is None:
             raise HalError(
-                f"{engine.name} {version}: hal does not know this version's digest",
-                f"give it with the file: --artifact {engine.name}={given.path}#sha256=DIGEST",
+                f"{name} {version}: hal does not know this version's digest",
+                f"give it with the file: --artifact {name}={given.path}#sha256=DIGEST",
             )
         if given.sha256 not in (None, sha256):
-            raise UsageError(
-                f"--artifact {engine.name}: {version} has the digest {sha256}, not {given.sha256}"
-            )
+            raise UsageError(f"--artifact {name}: {version} has the digest {sha256}, not {given.sha256}")
         return Artifact(given.path.name, sha256, given.path.stat().st_size, f"file:{given.path}")
     if release is None:
-        known = ", ".join(archive.releases)
+        known = f"the versions {', '.join(archive.releases)}" if archive.releases else "no version's digest"
+        which = "another one" if archive.releases else "this one"
         raise HalError(
-            f"{engine.name} {version}: hal knows the versions {known}",
-            f"for another one, give its archive: {OPTION.replace('ENGINE', engine.name)}",
+            f"{name} {version}: hal knows {known}",
+            f"for {which}, give its archive: {OPTION.replace('ENGINE', name)}",
         )
-    name = release.url.rpartition("/")[2]
-    return Artifact(name, release.sha256, _size(release, cache, offline=offline), release.url)
+    return Artifact(
+        release.url.rpartition("/")[2], release.sha256, _size(release, cache, offline=offline), release.url
+    )
 
 
 def _size(release: Release, cache: Cache, *, offline: bool) -> int:

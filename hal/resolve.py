@@ -8,11 +8,11 @@ from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
 
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from hal.archive import KEYRING, PackageSets, load_sets, resolve_debian
 from hal.cache import Cache
+from hal.datafile import read_data
 from hal.errors import HalError
 from hal.fetch import Fetcher, GoneError
 from hal.lock import LOCK_PATH, Artifact, DebianPackage, Lock, format_lock, load_lock, write_lock
@@ -71,14 +71,7 @@ def load_inputs(path: Path = INPUTS_PATH) -> Inputs:
     Raises:
         HalError: the file cannot be read, or a value in it is wrong.
     """
-    try:
-        return Inputs.model_validate(yaml.safe_load(path.read_text()))
-    except ValidationError as error:
-        problem = error.errors()[0]
-        key = ".".join(str(step) for step in problem["loc"])
-        raise HalError(f"{path}: {key}: {problem['msg']}") from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise HalError(f"{path}: {error}") from None
+    return read_data(path, Inputs)
 
 
 def differences(old: Lock, new: Lock) -> tuple[Substitution, ...]:

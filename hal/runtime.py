@@ -43,6 +43,7 @@ def fill_tree(tree: Path, engine: Engine, parts: Sequence[RuntimePart], tools: S
 
     Returns the bytes of all files before and after.
     """
+    refuse_collisions(_of("wheel", parts), [path for entry in engine.leave_out for path in entry.paths])
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(lambda part: unpack_wheel(part.file, tree / part.into), _of("wheel", parts)))
     for into in dict.fromkeys(part.into for part in _of("deb", parts)):
@@ -70,15 +71,7 @@ def unpack_wheel(wheel: Path, directory: Path) -> None:
     belong among the modules are `purelib` and `platlib`.
     """
     with zipfile.ZipFile(wheel) as archive:
-        for member in archive.infolist():
-            top, _, rest = member.filename.partition("/")
-            name = member.filename
-            if top.endswith(".data"):
-                place, _, name = rest.partition("/")
-                if place not in ("purelib", "platlib"):
-                    continue
-            if member.is_dir() or not name:
-                continue
+        for member, name in _members(archive):
             target = directory / name
             if not target.resolve().is_relative_to(directory.resolve()):
                 raise HalError(f"{wheel.name}: {member.filename} would lie outside of the pack")
@@ -86,6 +79,51 @@ def unpack_wheel(wheel: Path, directory: Path) -> None:
             with archive.open(member) as source, target.open("wb") as sink:
                 shutil.copyfileobj(source, sink, 1 << 20)
             target.chmod(0o755 if member.external_attr >> 16 & 0o111 else 0o644)
+
+
+def _members(archive: zipfile.ZipFile) -> Iterator[tuple[zipfile.ZipInfo, str]]:
+    """The files of a wheel that belong among the modules, each with its path there."""
+    for member in archive.infolist():
+        top, _, rest = member.filename.partition("/")
+        name = member.filename
+        if top.endswith(".data"):
+            place, _, name = rest.partition("/")
+            if place not in ("purelib", "platlib"):
+                continue
+        if not member.is_dir() and name:
+            yield member, name
+
+
+def refuse_collisions(wheels: Sequence[RuntimePart], ignored: Sequence[str]) -> None:
+    """Two wheels may bring the same file only with the same content, or where it is left out (`ignored`).
+
+    An installer lets the last one win; here they are unpacked side by side, and a mixture of both would run.
+
+    Raises:
+        HalError: two wheels bring different files to the same place.
+    """
+    left_out = _pattern(ignored)
+    owners: dict[str, tuple[Path, tuple[int, int]]] = {}
+    for part in wheels:
+        with zipfile.ZipFile(part.file) as archive:
+            for member, name in _members(archive):
+                path, content = f"{part.into}/{name}", (member.CRC, member.file_size)
+                other, known = owners.setdefault(path, (part.file, content))
+                if content != known and not left_out.fullmatch(path):
+                    both = f"{_wheel_name(other)} and {_wheel_name(part.file)}"
+                    raise HalError(
+                        f"{both} both bring {path}, with different content",
+                        "require versions in hal/inputs.yaml that go together, and run `hal lock`",
+                    )
+
+
+def _wheel_name(file: Path) -> str:
+    """NAME-VERSION of a wheel, which lies in the cache under its digest."""
+    with zipfile.ZipFile(file) as archive:
+        infos = (name.partition("/")[0] for name in archive.namelist())
+        return next(
+            (info.removesuffix(".dist-info") for info in infos if info.endswith(".dist-info")), file.name
+        )
 
 
 def unpack_archive(archive: Path, directory: Path, tools: Sandbox) -> None:
@@ -135,7 +173,7 @@ def matching(tree: Path, patterns: Sequence[str]) -> Iterator[Path]:
     """
     if not patterns:
         return
-    wanted = re.compile("|".join(f"(?:{_expression(pattern)})" for pattern in patterns))
+    wanted = _pattern(patterns)
     for directory, folders, files in os.walk(tree):
         here = Path(directory)
         found = {
@@ -143,6 +181,11 @@ def matching(tree: Path, patterns: Sequence[str]) -> Iterator[Path]:
         }
         folders[:] = sorted(name for name in folders if name not in found)
         yield from (here / name for name in sorted(found))
+
+
+def _pattern(patterns: Sequence[str]) -> re.Pattern[str]:
+    """What matches any of the patterns; without patterns, nothing but the empty path."""
+    return re.compile("|".join(f"(?:{_expression(pattern)})" for pattern in patterns))
 
 
 def _expression(pattern: str) -> str:

@@ -174,8 +174,11 @@ Acquire::Snapshots::URI::Override::Label::Debian-Security "https://own.example/d
 def test_sets_are_checked(tmp_path: Path) -> None:
     path = tmp_path / "debian.yaml"
     for text, message in [
-        ("suite: trixie", "sets: Field required"),
-        ("{suite: trixie, sets: {a: {packages: [x], essentail: true}}}", "sets.a.essentail"),
+        ("suite: trixie", "sets: is required"),
+        (
+            "{suite: trixie, sets: {a: {packages: [x], essentail: true}}}",
+            r"sets\.a\.essentail: unknown key \(did you mean essential\?\)",
+        ),
         ("{suite: trixie, sets: {a: {packages: [x], on_top_of: b}}}", "sets.a.on_top_of: 'b'"),
         ("{suite: trixie, sets: {a: {packages: [x], on_top_of: a}}}", "sets.a.on_top_of: 'a'"),
         ("{", "debian.yaml"),

@@ -11,7 +11,7 @@ from hal.cache import Cache
 from hal.engines import Engine, load_engine
 from hal.errors import HalError
 from hal.packfile import export_pack, import_pack, read_exported, verify
-from hal.packs import Pack, engine_pack, engine_pack_is_cached
+from hal.packs import Pack, compile_modules, engine_pack, engine_pack_is_cached
 from hal.sandbox import Sandbox
 
 ENGINE = """\
@@ -104,3 +104,23 @@ def test_a_pack_under_anothers_digest_is_not_used(
     import_pack(read_exported(tmp_path / "carried"), tools, deceived)
     with pytest.raises(HalError, match="the pack of small, not of other"):
         engine_pack(other, (), tools, deceived)
+
+
+def test_modules_are_compiled_to_the_same_bytes_each_time(tools: Sandbox, tmp_path: Path) -> None:
+    """Python's own .pyc files differ by what their process has loaded before; a pack's must not."""
+    found = []
+    for number in range(2):
+        tree = tmp_path / f"tree{number}"
+        for name in range(12):
+            package = tree / "lib" / f"package{name}"
+            package.mkdir(parents=True)
+            for module in range(5):
+                text = (
+                    f"import argparse\nNAMES = {{'alpha', 'w{name}'}}\ndef f(alpha={module}): return alpha\n"
+                )
+                (package / f"m{module}.py").write_text(text)
+        compile_modules(tree, "sample", tools)
+        found.append({str(p.relative_to(tree)): p.read_bytes() for p in tree.rglob("*.pyc")})
+    assert len(found[0]) == 60
+    assert found[0] == found[1]
+    assert b"/opt/sample/lib/package0/m0.py" in found[0]["lib/package0/__pycache__/m0.cpython-313.pyc"]

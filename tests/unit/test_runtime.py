@@ -10,7 +10,15 @@ import pytest
 
 from hal.engines import WheelAlias, load_engine
 from hal.errors import HalError
-from hal.runtime import add_alias, leave_out, matching, tree_size, unpack_wheel
+from hal.runtime import (
+    RuntimePart,
+    add_alias,
+    leave_out,
+    matching,
+    refuse_collisions,
+    tree_size,
+    unpack_wheel,
+)
 
 
 def wheel(path: Path, members: dict[str, str]) -> Path:
@@ -46,6 +54,21 @@ def test_a_wheel_is_unpacked_without_scripts_headers_and_data(tmp_path: Path) ->
     ]
     assert (tmp_path / "lib/pkg/program").stat().st_mode & 0o777 == 0o755
     assert (tmp_path / "lib/pkg/more.py").stat().st_mode & 0o777 == 0o644
+
+
+def test_wheels_that_bring_different_files_to_one_place_are_refused(tmp_path: Path) -> None:
+    """As cuda-python 12 and cuda-bindings 13 do: pip would let one of them win."""
+    one = wheel(
+        tmp_path / "one.whl", {"one-1.dist-info/METADATA": "", "shared/x.py": "1", "shared/same.py": "0"}
+    )
+    two = wheel(
+        tmp_path / "two.whl", {"two-2.dist-info/METADATA": "", "shared/x.py": "2", "shared/same.py": "0"}
+    )
+    parts = [RuntimePart("wheel", file, file.name, "lib") for file in (one, two)]
+    with pytest.raises(HalError, match=r"^one-1 and two-2 both bring lib/shared/x\.py"):
+        refuse_collisions(parts, ["lib/other"])
+    refuse_collisions(parts, ["lib/shared/x.py"])
+    refuse_collisions(parts[:1], [])
 
 
 def test_a_wheel_cannot_write_elsewhere(tmp_path: Path) -> None:
