@@ -154,6 +154,13 @@ def lock(
 @click.option("--tpm", is_flag=True, help="With a software TPM 2.0 (swtpm).")
 @click.option("--cpus", type=click.IntRange(1), help="Virtual CPUs; default: the spec's.")
 @click.option("--fresh", is_flag=True, help="Forget the state of earlier boots.")
+@click.option(
+    "--credential",
+    "credentials",
+    multiple=True,
+    metavar="NAME=FILE",
+    help="A secret for a debug image, as the API key of a remote endpoint.",
+)
 @click.option("--wait", is_flag=True, help="Say when the gateway answers and when an engine serves.")
 @click.option("--print", "print_only", is_flag=True, help="Print the QEMU command and do nothing.")
 @source_options
@@ -162,9 +169,11 @@ def boot(spec: str, out: Path, as_json: bool, **options: Any) -> None:
     """Boot an appliance in QEMU, until Ctrl-C; it is built first when that is due."""
     from hal import boot as booting
     from hal import build as building
+    from hal import credentials
     from hal.spec import load_spec
 
     loaded = load_spec(spec)
+    credentials.given(options["credentials"], loaded.spec.variant)  # refused before a build of minutes
     names = ("lock_path", "mirrors", "snapshot", "offline", "locked", "artifacts")
     sources = {name: options.pop(name) for name in names}
     wait, print_only = options.pop("wait"), options.pop("print_only")
@@ -248,7 +257,7 @@ def schema() -> None:
 @OUT
 @JSON
 def profiles(out: Path, as_json: bool) -> None:
-    """List the ready-made specs: what each needs, and how large what was built of it in OUT is."""
+    """List the ready-made specs: what each needs, and how large its disk is (~: will be, about)."""
     from hal.profiles import list_profiles
     from hal.summary import profiles_summary
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 DEFAULT_OUT = Path("build")
 """Where builds go unless `--out` says otherwise."""
+
+ONE_LINE = 240
+"""Columns that a table may take whose rows stay on a line each, however narrow the terminal."""
 
 STATES = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "missing": "[red]missing[/]"}
 
@@ -111,7 +114,7 @@ def packs_summary(packs: Iterable[ExportedPack]) -> None:
     _console().print(table)
 
 
-def profiles_summary(profiles: Iterable[Profile]) -> None:
+def profiles_summary(profiles: Sequence[Profile]) -> None:
     """The ready-made specs, a line each: what they need of a machine, and how large their disk is."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in ("profile", "memory", "CPUs", "GPU", "disk", "what it is"):
@@ -122,7 +125,17 @@ def profiles_summary(profiles: Iterable[Profile]) -> None:
             format_size(profile.memory),
             str(profile.cpus),
             profile.gpu or "-",
-            format_size(profile.disk) if profile.disk else "-",
+            _disk(profile),
             escape(profile.summary),
         )
-    _console().print(table)
+    console = _console()
+    console.width = max(console.width, ONE_LINE)
+    console.print(table)
+    if any(not profile.disk for profile in profiles):
+        console.print("[dim]~ not built yet: an estimate from the sizes in the lock[/]")
+
+
+def _disk(profile: Profile) -> str:
+    if profile.disk:
+        return format_size(profile.disk)
+    return f"~{format_size(profile.estimate)}" if profile.estimate else "-"

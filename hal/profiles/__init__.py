@@ -15,7 +15,7 @@ class Profile:
     """A profile: its name, in one line what it is (the first line of its file, a comment), and what it needs.
 
     `memory` in bytes; `gpu` is the make that it computes on, None for none; `disk` is the size in bytes of
-    what was built of it last, None where nothing was.
+    what was built of it last, None where nothing was, and `estimate` what it will be, about, from the lock.
     """
 
     name: str
@@ -24,6 +24,7 @@ class Profile:
     cpus: int
     gpu: str | None
     disk: int | None
+    estimate: int | None
 
 
 def profile_names() -> tuple[str, ...]:
@@ -43,6 +44,8 @@ def list_profiles(out: Path) -> tuple[Profile, ...]:
 
 def _profile(name: str, out: Path) -> Profile:
     from hal.engines.gpu import gpu_of  # here, since hal.spec looks for profiles
+    from hal.estimate import disk_size
+    from hal.lock import load_lock
     from hal.spec import load_spec
 
     loaded = load_spec(name)
@@ -55,6 +58,7 @@ def _profile(name: str, out: Path) -> Profile:
         machine.cpus,
         next((gpu.kind for gpu in gpus if gpu is not None), None),
         disk.stat().st_size if disk.is_file() else None,
+        disk_size(loaded, load_lock()),
     )
 
 

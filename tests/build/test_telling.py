@@ -178,7 +178,8 @@ def test_the_summary_of_a_comparison(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_the_other_summaries(capsys: pytest.CaptureFixture[str]) -> None:
     doctor_summary([Finding("kvm", "note", "no [kvm] here", "modprobe kvm"), Finding("apt", "ok", "there")])
-    profiles_summary(list_profiles())
+    profiles_summary(list_profiles(Path("build")))
     out = capsys.readouterr().out
     assert "no [kvm] here" in out and "modprobe kvm" in out
-    assert "starter" in out
+    row = r"^starter +2G +2 +- +(~3\d\d|\d+)(\.\d)?M +A first appliance: .* Not for production\. *$"
+    assert re.search(row, out, re.MULTILINE), "a line each"
