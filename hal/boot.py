@@ -13,13 +13,14 @@ import os
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import click
 
+from hal import credentials
 from hal.build import MANIFEST
 from hal.errors import HalError, UsageError
 from hal.machine import (
@@ -65,11 +66,15 @@ class Wishes:
     tpm: bool = False
     cpus: int | None = None
     fresh: bool = False
+    credentials: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A boot decided on: the machine, its files, the directory of its run, and the port of the gateway."""
+    """A boot decided on: the machine, its files, the directory of its run, and the port of the gateway.
+
+    `secrets` are the credentials that a user gives the machine, by name.
+    """
 
     machine: Machine
     files: ApplianceFiles
@@ -79,11 +84,13 @@ class Plan:
     port: int
     ssh_port: int | None
     tpm: bool
+    tls: bool = False
+    secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
     @property
     def url(self) -> str:
         """The gateway's address on this host."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
 
     @property
     def ssh_key(self) -> Path:
@@ -92,7 +99,7 @@ class Plan:
 
 
 def plan(spec: Spec, directory: Path, wishes: Wishes, accelerator: Accelerator | None = None) -> Plan:
-    """Decide how to boot what `hal build` left in `directory`. Touches nothing.
+    """Decide how to boot what `hal build` left in `directory`. Writes nothing.
 
     Raises:
         UsageError: the wishes cannot be had together.
@@ -100,6 +107,7 @@ def plan(spec: Spec, directory: Path, wishes: Wishes, accelerator: Accelerator |
     directory = directory.absolute()
     run_directory = directory.with_name(f"{directory.name}.run")
     tee = Tee(wishes.tee or spec.tee)
+    secrets = credentials.given(wishes.credentials, spec.variant)
     port = wishes.port or free_port()
     ssh_port = free_port() if spec.variant == "debug" else None
     forwards = [Forward(port, spec.gateway.port), *([Forward(ssh_port, SSH_PORT)] if ssh_port else [])]
@@ -120,6 +128,7 @@ def plan(spec: Spec, directory: Path, wishes: Wishes, accelerator: Accelerator |
         forwards=tuple(forwards),
         keep_state=True,
         serial_log=run_directory / "serial.log",
+        credential_files=credentials.paths(secrets, run_directory),
     )
     return Plan(
         machine,
@@ -130,6 +139,8 @@ def plan(spec: Spec, directory: Path, wishes: Wishes, accelerator: Accelerator |
         port,
         ssh_port,
         wishes.tpm,
+        spec.tls,
+        secrets,
     )
 
 
@@ -183,8 +194,9 @@ def prepare(plan: Plan, tools: Sandbox, *, fresh: bool = False) -> Plan:
             writable=[run_directory],
             what="ssh-keygen (a key for this output)",
         )
+    credentials.write(plan.secrets, run_directory)
     key = plan.ssh_key.with_suffix(".pub").read_bytes()
-    return replace(plan, machine=replace(plan.machine, credentials={"ssh.authorized_keys.root": key}))
+    return replace(plan, machine=replace(plan.machine, credentials={credentials.OWN: key}))
 
 
 def virtual_machine(plan: Plan, tools: Sandbox) -> VirtualMachine:
@@ -207,8 +219,11 @@ def run(plan: Plan, tools: Sandbox, *, fresh: bool, wait: bool, as_json: bool) -
     """
     check_port_free(plan.port)
     with _alone(plan.run_directory):
-        plan = prepare(plan, tools, fresh=fresh)
-        _run(plan, tools, wait=wait, as_json=as_json)
+        try:
+            plan = prepare(plan, tools, fresh=fresh)
+            _run(plan, tools, wait=wait, as_json=as_json)
+        finally:
+            credentials.remove(plan.secrets, plan.run_directory)
 
 
 def _run(plan: Plan, tools: Sandbox, *, wait: bool, as_json: bool) -> None:
@@ -219,10 +234,10 @@ def _run(plan: Plan, tools: Sandbox, *, wait: bool, as_json: bool) -> None:
             f"booting with {plan.accelerator.summary}; serial log: {plan.run_directory / 'serial.log'}",
         )
         if wait:
-            any_answer = http_probe(plan.port, accepts=lambda status: True)
+            any_answer = http_probe(plan.port, accepts=lambda status: True, tls=plan.tls)
             seconds = vm.wait(any_answer, Deadline.after(GATEWAY_SECONDS, plan.accelerator), "the gateway")
             say("gateway", f"the gateway answers after {seconds:.1f} s", seconds=round(seconds, 2))
-            ready = http_probe(plan.port)
+            ready = http_probe(plan.port, tls=plan.tls)
             seconds = vm.wait(ready, Deadline.after(READY_SECONDS, plan.accelerator), "an engine")
             say("ready", f"an engine serves after {seconds:.1f} s", seconds=round(seconds, 2), url=plan.url)
         if not as_json:
@@ -255,8 +270,9 @@ def _alone(run_directory: Path) -> Iterator[None]:
 
 
 def _explain(plan: Plan) -> None:
-    model = json.loads((plan.directory / MANIFEST).read_text())["spec"]["models"]
-    name = model[0]["name"] if model and isinstance(model[0], dict) else model[0] if model else "MODEL"
+    spec = json.loads((plan.directory / MANIFEST).read_text())["spec"]
+    model = spec["models"] or [engine["settings"].get("model", "MODEL") for engine in spec["engines"]]
+    name = model[0]["name"] if isinstance(model[0], dict) else model[0]
     body = json.dumps(
         {
             "model": name,
@@ -265,7 +281,11 @@ def _explain(plan: Plan) -> None:
         }
     )
     click.echo(f"\nThe appliance is at {plan.url} until Ctrl-C. In another terminal:\n")
-    click.echo(f"  curl -s {plan.url}/v1/chat/completions -H 'Content-Type: application/json' \\")
+    # Its certificate is of its own making, and nobody has vouched for it yet.
+    insecure = " --insecure" if plan.tls else ""
+    click.echo(f"  curl -s{insecure} {plan.url}/v1/chat/completions -H 'Content-Type: application/json' \\")
+    if spec["gateway"]["tokens"]:
+        click.echo('    -H "Authorization: Bearer $TOKEN" \\')
     click.echo(f"    -d {shlex.quote(body)}\n")
     click.echo(EXPECTED_ANSWER[plan.accelerator])
     if plan.ssh_port:
@@ -307,7 +327,11 @@ def _wrap(plan: Plan, tools: Sandbox) -> Wrap:
         own = firmware is None or firmware.code.is_relative_to(OVMF)
         return tools.command(
             argv,
-            readable=[plan.directory, *([] if own or firmware is None else [firmware.code])],
+            readable=[
+                plan.directory,
+                *([] if own or firmware is None else [firmware.code]),
+                *plan.machine.credential_files,
+            ],
             writable=writable,
             devices=devices,
             network=network,

@@ -126,7 +126,8 @@ class Machine:
 
     `memory` in bytes. `keep_state` lets the guest write to the disk file; otherwise all its writes go to a
     temporary file that vanishes with it. `credentials` are systemd system credentials, passed by SMBIOS,
-    which only debug images read.
+    which only debug images read; those that are secret are in `credential_files`, an SMBIOS string each
+    (hal/credentials.py), since a command line can be read by everyone on the host.
     """
 
     memory: int = 2 << 30
@@ -136,6 +137,7 @@ class Machine:
     keep_state: bool = False
     tpm: Tpm | None = None
     credentials: Mapping[str, bytes] = field(default_factory=dict)
+    credential_files: tuple[Path, ...] = ()
     serial_log: Path | None = None
     """Where the serial port's output goes; None: QEMU's own standard output."""
     monitor: Path | None = None
@@ -280,6 +282,8 @@ def _credentials(machine: Machine) -> list[str]:
     for name, value in machine.credentials.items():
         encoded = base64.b64encode(value).decode()
         argv += ["-smbios", f"type=11,value=io.systemd.credential.binary:{_quoted(name)}={encoded}"]
+    for path in machine.credential_files:
+        argv += ["-smbios", f"type=11,path={_quoted(path)}"]
     return argv
 
 

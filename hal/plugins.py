@@ -26,8 +26,16 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     return f"there is no {kind} {name!r}{did_you_mean(name, known)}{listed}"
 
 
-def load(kind: str, name: str, directory: Path, model: type[P], check: Callable[[P], Iterable[Problem]]) -> P:
-    """Read `NAME.yaml` as a `model`, whose field `name` must be NAME; `check` finds what types cannot.
+def load(
+    kind: str,
+    name: str,
+    directory: Path,
+    model_of: Callable[[object], type[P]],
+    check: Callable[[P], Iterable[Problem]],
+) -> P:
+    """Read `NAME.yaml` as the model that its content asks for; its field `name` must be NAME.
+
+    `check` finds what types cannot.
 
     Raises:
         SpecError: there is no such file, or it is not valid; `details` holds every problem.
@@ -37,6 +45,7 @@ def load(kind: str, name: str, directory: Path, model: type[P], check: Callable[
         raise SpecError(unknown(kind, name, known))
     document = read_document(directory / f"{name}.yaml", f"{kind} file")
     problems = list(document.problems)
+    model = model_of(document.data)
     try:
         value = model.model_validate(document.data)
     except ValidationError as error:

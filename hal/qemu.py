@@ -73,12 +73,22 @@ class Deadline:
         return self.remaining == 0.0
 
 
-def http_probe(port: int, path: str = "/health", *, accepts: Callable[[int], bool] | None = None) -> Probe:
-    """Ready when an HTTP request to the host's loopback is answered with a status that `accepts` (200)."""
+def http_probe(
+    port: int,
+    path: str = "/health",
+    *,
+    accepts: Callable[[int], bool] | None = None,
+    tls: bool = False,
+) -> Probe:
+    """Ready when an HTTP request to the host's loopback is answered with a status that `accepts` (200).
+
+    With `tls` whatever certificate comes is taken: it is made at boot, and nothing secret is sent.
+    """
     request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n".encode()
 
     def probe() -> bool:
-        answer = _first_answer(port, request, len(b"HTTP/1.1 200"))
+        first = _first_tls_answer if tls else _first_answer
+        answer = first(port, request, len(b"HTTP/1.1 200"))
         found = re.fullmatch(rb"HTTP/1\.[01] (\d{3})", answer)
         if found is None:
             return False
@@ -117,6 +127,33 @@ def _first_answer(port: int, request: bytes, size: int) -> bytes:
                     break  # closed without an answer: nobody listens in the guest
         except OSError:
             pass
+    return b""
+
+
+def _first_tls_answer(port: int, request: bytes, size: int) -> bytes:
+    """As `_first_answer`, over TLS: one connection after the other, as a handshake waits for answers."""
+    import ssl  # only images that speak TLS need it
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    end = time.monotonic() + PROBE_SECONDS
+    while (left := end - time.monotonic()) > 0:
+        try:
+            with (
+                socket.create_connection(("127.0.0.1", port), left) as plain,
+                context.wrap_socket(plain) as connection,
+            ):
+                connection.settimeout(left)
+                connection.sendall(request)
+                answer = b""
+                while len(answer) < size and (chunk := connection.recv(size - len(answer))):
+                    answer += chunk
+                return answer
+        except ConnectionError:
+            break  # nobody listens, in the guest or here
+        except OSError:
+            continue
     return b""
 
 

@@ -8,10 +8,12 @@ from typing import Any
 
 from hal import plugins
 from hal.document import Document, KeyPath, Problem, SpecError, did_you_mean, parse_document, read_document
-from hal.engines import Engine, available_engines, load_engine, served_model
+from hal.engines import Engine, RemoteEngine, available_engines, load_any_engine, served_model
 from hal.models import Model, available_models, load_model
 from hal.profiles import profile_names, profile_path
-from hal.speccheck import NOT_YET, Chosen, impossible, unsupported
+from hal.speccheck import NOT_YET, impossible, unsupported
+from hal.specchosen import Chosen
+from hal.specgateway import Gateway, Token
 from hal.specmodel import (
     Appliance,
     Arch,
@@ -19,7 +21,6 @@ from hal.specmodel import (
     Compression,
     Disk,
     EngineChoice,
-    Gateway,
     Init,
     Machine,
     ModelChoice,
@@ -27,7 +28,6 @@ from hal.specmodel import (
     Selector,
     Spec,
     Tee,
-    Token,
     Variant,
 )
 from hal.specreading import read_spec, written_path
@@ -63,14 +63,20 @@ SUFFIXES = (".yaml", ".yml")
 
 @dataclass(frozen=True)
 class LoadedSpec:
-    """A valid spec, the file it came from, and what its engines and models are, in the spec's order."""
+    """A valid spec, the file it came from, and what its engines and models are, in the spec's order.
+
+    `engines` run in the appliance; `remote_engines` run elsewhere and have neither unit nor pack.
+    `route_lines` are where the file has each of `gateway.routes`.
+    """
 
     spec: Spec
     path: Path
     engines: tuple[Engine, ...]
     models: tuple[Model, ...]
+    remote_engines: tuple[RemoteEngine, ...] = ()
+    route_lines: tuple[int, ...] = ()
 
-    def choice(self, engine: Engine) -> EngineChoice:
+    def choice(self, engine: Engine | RemoteEngine) -> EngineChoice:
         """What the spec says about an engine."""
         return next(choice for choice in self.spec.engines if choice.name == engine.name)
 
@@ -143,7 +149,12 @@ def _checked(document: Document, engines: Path | None, models: Path | None) -> L
     chosen_models = [] if ("models",) in wrong else _models_of(spec, models, found, wrong)
     found += unsupported(spec)
     wrong |= {problem.path[:1] for problem in found if problem.path[0] in ("engines", "models")}
-    chosen = Chosen(spec, tuple(chosen_engines), tuple(chosen_models), document.file.parent)
+    here = [(index, choice, engine) for index, choice, engine in chosen_engines if isinstance(engine, Engine)]
+    elsewhere = [
+        (index, choice, engine) for index, choice, engine in chosen_engines if not isinstance(engine, Engine)
+    ]
+    lines = tuple(document.line(("gateway", "routes", index)) for index, _ in enumerate(spec.gateway.routes))
+    chosen = Chosen(spec, tuple(here), tuple(chosen_models), document.file.parent, tuple(elsewhere), lines)
     found += impossible(chosen, wrong)
     problems += [replace(problem, path=written_path(problem.path, data)) for problem in found]
     if problems:
@@ -151,22 +162,24 @@ def _checked(document: Document, engines: Path | None, models: Path | None) -> L
     return LoadedSpec(
         spec,
         document.file,
-        tuple(engine for _, _, engine in chosen_engines),
-        tuple(model for _, model in chosen_models),
+        tuple(engine for _, _, engine in chosen.engines),
+        tuple(model for _, model in chosen.models),
+        tuple(engine for _, _, engine in chosen.remote_engines),
+        lines,
     )
 
 
 def _engines_of(
     spec: Spec, directory: Path | None, problems: list[Problem], wrong: set[KeyPath]
-) -> list[tuple[int, EngineChoice, Engine]]:
+) -> list[tuple[int, EngineChoice, Engine | RemoteEngine]]:
     """The engines that the spec names; names that nothing knows are added to `problems`."""
     known = available_engines(directory)
-    engines = []
+    engines: list[tuple[int, EngineChoice, Engine | RemoteEngine]] = []
     for index, choice in enumerate(spec.engines):
         if ("engines", index) in wrong:
             continue
         if choice.name in known:
-            engines.append((index, choice, load_engine(choice.name, directory)))
+            engines.append((index, choice, load_any_engine(choice.name, directory)))
         elif ("engines", choice.name) not in NOT_YET:
             problems.append(
                 Problem(("engines", index, "name"), plugins.unknown("engine", choice.name, known))

@@ -7,16 +7,16 @@ at: where one of those is wrong already, the check is left out, so that one mist
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from hal import gatewaycheck
 from hal.document import KeyPath, Problem, did_you_mean
-from hal.engines import Engine, served_model
+from hal.engines import Engine, RemoteEngine
 from hal.engines.environment import settings_problems
 from hal.engines.gpu import gpu_of
-from hal.models import FileSource, Model
+from hal.models import FileSource
 from hal.size import format_size
+from hal.specchosen import Chosen, repeated
 from hal.specmodel import EngineChoice, Spec
 
 MIB = 1 << 20
@@ -36,7 +36,6 @@ SSH_PORT = 22
 NOT_YET: tuple[tuple[str, str], ...] = (
     ("base", "buildroot"),
     ("arch", "aarch64"),
-    ("engines", "openai"),
 )
 """Values that the schema knows and this version of hal cannot build. Whoever builds one takes its row out."""
 
@@ -44,24 +43,6 @@ TOKEN_HINT = (
     "make a token with `openssl rand -hex 32`, and its sha256 with `printf %s TOKEN | sha256sum`; "
     "for a first try, `variant: debug` needs none"
 )
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """A spec with the engines and models that its names stand for; those that are not known are missing."""
-
-    spec: Spec
-    engines: tuple[tuple[int, EngineChoice, Engine], ...]
-    models: tuple[tuple[int, Model], ...]
-    directory: Path
-
-    def port(self, choice: EngineChoice, engine: Engine) -> int:
-        """The port that an engine listens on."""
-        return choice.port or engine.port
-
-    def served(self, engine: Engine) -> Model | None:
-        """The model that an engine opens when it starts."""
-        return served_model(engine, [model for _, model in self.models])
 
 
 def unsupported(spec: Spec) -> list[Problem]:
@@ -104,29 +85,11 @@ def _names(chosen: Chosen) -> Iterator[Problem]:
 
 
 def _engines_twice(chosen: Chosen) -> Iterator[Problem]:
-    yield from _repeated(("engines",), "engine", [choice.name for choice in chosen.spec.engines])
+    yield from repeated(("engines",), "engine", [choice.name for choice in chosen.spec.engines])
 
 
 def _models_twice(chosen: Chosen) -> Iterator[Problem]:
-    yield from _repeated(("models",), "model", [choice.name for choice in chosen.spec.models])
-
-
-def _tokens(chosen: Chosen) -> Iterator[Problem]:
-    spec = chosen.spec
-    tokens = spec.gateway.tokens
-    yield from _repeated(("gateway", "tokens"), "token", [token.name for token in tokens], "name")
-    digests = [token.sha256 for token in tokens]
-    for index, token in enumerate(tokens):
-        first = digests.index(token.sha256)
-        if first < index and token.name != tokens[first].name:
-            path = ("gateway", "tokens", index, "sha256")
-            yield Problem(path, f"is the token of {tokens[first].name} as well")
-
-
-def _repeated(path: KeyPath, what: str, names: list[str], *key: str) -> Iterator[Problem]:
-    for index, name in enumerate(names):
-        if name in names[:index]:
-            yield Problem((*path, index, *key), f"the {what} {name} is there twice")
+    yield from repeated(("models",), "model", [choice.name for choice in chosen.spec.models])
 
 
 def _production(chosen: Chosen) -> Iterator[Problem]:
@@ -155,6 +118,12 @@ def _ports(chosen: Chosen) -> Iterator[Problem]:
         if chosen.spec.gateway.port == SSH_PORT:
             yield Problem(("gateway", "port"), f"port {SSH_PORT} is ssh's in a debug image")
         taken[SSH_PORT] = "ssh"
+    if chosen.spec.gateway.guardrails is not None:
+        port = chosen.spec.gateway.guardrails.port
+        if port in taken:
+            text = f"the guardrails and {taken[port]} cannot both listen on port {port}"
+            yield Problem(("gateway", "guardrails", "port"), text)
+        taken.setdefault(port, "the guardrails' listener")
     for index, choice, engine in chosen.engines:
         port = chosen.port(choice, engine)
         if port in taken:
@@ -173,7 +142,8 @@ def _users(chosen: Chosen) -> Iterator[Problem]:
 
 
 def _settings(chosen: Chosen) -> Iterator[Problem]:
-    for index, choice, engine in chosen.engines:
+    found: list[tuple[int, EngineChoice, Engine | RemoteEngine]] = [*chosen.engines, *chosen.remote_engines]
+    for index, choice, engine in found:
         yield from (
             Problem(("engines", index, "settings", name), text)
             for name, text in settings_problems(engine, choice)
@@ -184,7 +154,10 @@ def _served(chosen: Chosen) -> Iterator[Problem]:
     engines = [engine for _, _, engine in chosen.engines]
     for index, model in chosen.models:
         if not any(model.format in engine.formats for engine in engines):
-            reads = "; ".join(f"{e.name} reads {', '.join(e.formats) or 'none'}" for e in engines)
+            reads = "; ".join(
+                [f"{e.name} reads {', '.join(e.formats) or 'none'}" for e in engines]
+                + [f"{e.name} runs elsewhere" for _, _, e in chosen.remote_engines]
+            )
             yield Problem(("models", index), f"no chosen engine can serve {model.format} weights: {reads}")
     for index, _, engine in chosen.engines:
         if engine.binds_models == "start" and engine.formats and chosen.served(engine) is None:
@@ -260,7 +233,7 @@ def _selector(chosen: Chosen) -> Iterator[Problem]:
     asked: list[tuple[KeyPath, str]] = [
         (("selector", "preference", index), name) for index, name in enumerate(spec.selector.preference)
     ]
-    yield from _repeated(("selector", "preference"), "engine", list(spec.selector.preference))
+    yield from repeated(("selector", "preference"), "engine", list(spec.selector.preference))
     if spec.selector.policy != "auto":
         asked.insert(0, (("selector", "policy"), spec.selector.policy))
     for path, name in asked:
@@ -327,11 +300,16 @@ CHECKS: tuple[tuple[tuple[KeyPath, ...], Check], ...] = (
     ((("appliance",),), _names),
     ((("engines",),), _engines_twice),
     ((("models",),), _models_twice),
-    ((("gateway", "tokens"),), _tokens),
+    ((("gateway", "tokens"),), gatewaycheck.tokens),
+    ((("gateway", "limits"),), gatewaycheck.limits),
+    ((("engines",), ("gateway",), ("network",), ("variant",)), gatewaycheck.remotes),
+    ((("gateway",), ("network",)), gatewaycheck.guardrails),
+    ((("engines",), ("gateway", "remotes"), ("gateway", "routes")), gatewaycheck.routes),
+    ((("engines",), ("selector",)), gatewaycheck.exclusive),
     ((("variant",), ("gateway", "tokens")), _production),
     ((("tee",), ("arch",)), _tee),
     ((("engines",), ("arch",)), _artifacts),
-    ((("engines",), ("gateway", "port"), ("variant",)), _ports),
+    ((("engines",), ("gateway", "port"), ("gateway", "guardrails"), ("variant",)), _ports),
     ((), _users),
     ((), _settings),
     ((("engines",), ("models",)), _served),

@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    WithJsonSchema,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from hal.engines.settings import Scalar
 from hal.models import Model
 from hal.size import Size
-from hal.strict import EngineName, Line, Many, Matching, ModelName, Sha256, Value
+from hal.specgateway import Gateway, tls
+from hal.strict import EngineName, Line, Many, Matching, ModelName, Value
 from hal.wording import shown
 
 Base = Literal["debian", "buildroot"]
@@ -20,8 +29,6 @@ Arch = Literal["x86_64", "aarch64"]
 Tee = Literal["none", "sev-snp", "tdx"]
 Variant = Literal["production", "debug"]
 Compression = Literal["lz4", "lz4hc", "zstd"]
-
-Port = Annotated[int, Field(ge=1, le=65535)]
 
 MIB = 1 << 20
 
@@ -44,6 +51,20 @@ class Appliance(Value):
         description="name of the image, its host name and its folder under build/", max_length=63
     )
     version: ApplianceVersion = Field(description="version of the image")
+
+
+def _exclusive(value: object) -> object:
+    if isinstance(value, bool) or value == "auto":
+        return value
+    words = f"must be auto, true or false, not {shown(value)}"
+    raise PydanticCustomError("exclusive", "{words}", {"words": words})
+
+
+Exclusive = Annotated[
+    bool | Literal["auto"],
+    BeforeValidator(_exclusive),
+    WithJsonSchema({"anyOf": [{"type": "boolean"}, {"type": "string", "const": "auto"}]}),
+]
 
 
 def _name_or_mapping(data: Any) -> Any:
@@ -116,24 +137,20 @@ class Selector(Value):
     preference: Many[EngineName] = Field(
         description="engines in the order in which `auto` tries them; default: as in `engines`", default=()
     )
-
-
-class Token(Value):
-    """A bearer token that the gateway accepts, known only by its digest."""
-
-    name: Annotated[str, Matching(r"^[A-Za-z0-9][A-Za-z0-9._@-]*$", "letters, digits and any of . _ @ -")] = (
-        Field(description="who holds the token, for logs", max_length=63)
+    exclusive: Exclusive = Field(
+        description="whether only one engine runs at a time; auto: where two or more compute on a GPU",
+        default="auto",
     )
-    sha256: Sha256 = Field(description="SHA-256 of the token, in hexadecimal")
-
-
-class Gateway(Value):
-    """The one listener that is reachable from outside."""
-
-    port: Port = Field(description="port of the gateway, on every address", default=7001)
-    tokens: Many[Token] = Field(
-        description="tokens that are accepted; none: a debug image asks for none", default=()
+    drain: int = Field(
+        description="seconds that streams on the old engine get to end in a switch",
+        default=60,
+        ge=0,
+        le=86400,
     )
+    queue: int = Field(
+        description="requests that may wait for an engine at the same time", default=512, ge=0, le=3500
+    )
+    wait: int = Field(description="seconds that a request waits for an engine", default=60, ge=0, le=3600)
 
 
 class Disk(Value):
@@ -189,6 +206,11 @@ class Spec(Value):
     disk: Disk = Field(description="the disk image", default=Disk())
     network: Network = Field(description="the network interface", default=Network())
     machine: Machine = Field(description="the virtual machine", default=Machine())
+
+    @property
+    def tls(self) -> bool:
+        """Whether the gateway speaks TLS."""
+        return tls(self.gateway, self.variant)
 
     @model_validator(mode="before")
     @classmethod

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from hal.document import SpecError
-from hal.engines import PLACEHOLDER, Engine
+from hal.engines import PLACEHOLDER, Engine, RemoteEngine
 from hal.engines.settings import setting_problem, setting_text
 from hal.models import Model
 from hal.wording import unknown_key
@@ -52,7 +52,7 @@ def filled(text: str, engine: Engine, choice: EngineChoice) -> str:
     return PLACEHOLDER.sub(lambda found: setting_text(values[found[1]]), text)
 
 
-def settings_problems(engine: Engine, choice: EngineChoice) -> Iterator[tuple[str, str]]:
+def settings_problems(engine: Engine | RemoteEngine, choice: EngineChoice) -> Iterator[tuple[str, str]]:
     """What is wrong with the settings that a spec gives an engine: each setting's name, and the problem."""
     for name, value in choice.settings.items():
         if name in engine.settings:

@@ -122,4 +122,4 @@ def load_model(name: str, directory: Path | None = None) -> Model:
     Raises:
         SpecError: there is no such model, or its file is not valid; `details` holds every problem.
     """
-    return plugins.load("model", name, directory or DIRECTORY, Model, lambda model: ())
+    return plugins.load("model", name, directory or DIRECTORY, lambda data: Model, lambda model: ())

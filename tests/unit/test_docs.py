@@ -13,6 +13,7 @@ import pytest
 
 from hal.cli import main
 from hal.spec import load_spec
+from services.selector.cli import parser
 
 PROJECT = Path(__file__).parents[2]
 DOCUMENTS = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
@@ -97,6 +98,16 @@ def test_every_hal_command_exists_with_its_options(document: Path) -> None:
         known = {option for parameter in (*main.params, *command.params) for option in parameter.opts}
         used = {word.split("=")[0] for word in words if word.startswith("-")}
         assert used <= known | {"--help", "-h"}, said
+
+
+@each_document
+def test_every_selector_command_is_understood(document: Path) -> None:
+    for words in commands(document.read_text(), "hal-selector"):
+        if words and "--help" not in words:
+            try:
+                parser().parse_args(words)
+            except SystemExit:
+                pytest.fail(f"hal-selector {' '.join(words)}: not understood")
 
 
 @each_document

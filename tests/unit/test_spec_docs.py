@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import pytest
 from pydantic import BaseModel
 
-from hal.engines import Engine
+from hal.engines import Engine, RemoteEngine
 from hal.models import Model
 from hal.size import format_size
 from hal.spec import ModelChoice, Spec
@@ -61,17 +61,20 @@ def default(name: str, field: Any) -> str:
         return str(value).lower()
     if value in (None, (), {}, "") or isinstance(value, BaseModel):
         return ""
-    return format_size(value) if name in ("state", "memory") else str(value)
+    return format_size(value) if name in ("state", "memory", "body") else str(value)
 
 
-@pytest.mark.parametrize(("section", "model"), [("Spec", Spec), ("Model", Model), ("Engine", Engine)])
+@pytest.mark.parametrize(
+    ("section", "model"),
+    [("Spec", Spec), ("Model", Model), ("Engine", Engine), ("Remote engine", RemoteEngine)],
+)
 def test_the_reference_has_every_key_and_no_other(section: str, model: type[BaseModel]) -> None:
     expected = list(dict.fromkeys(keys(model)))
     assert documented(section) == expected
     assert len(expected) > 10
 
 
-@pytest.mark.parametrize("model", [Spec, Model, Engine])
+@pytest.mark.parametrize("model", [Spec, Model, Engine, RemoteEngine])
 def test_every_field_has_a_description(model: type[BaseModel]) -> None:
     for name, field in model.model_fields.items():
         assert field.description, name
