@@ -1,24 +1,19 @@
-"""The selector's core against a model: whatever happens in whatever order, what must hold holds."""
+"""The core, step by step: probes, servers, health, and what damps it."""
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from itertools import pairwise
+
+import pytest
 
 from services.selector import core
-from services.selector.config import AUTO, Config, EngineConfig
-from services.selector.core import Verdict
-
-
-def config(policy: str = AUTO, names: tuple[str, ...] = ("a", "b", "c")) -> Config:
-    engines = tuple(
-        EngineConfig(
-            name, "127.0.0.1", 1, "http://x/v1", "/health", 200, "/v1/models", "m", "m", f"engines/{name}"
-        )
-        for name in names
-    )
-    return Config(policy, engines, "/gateway", "/status")
+from services.selector.config import AUTO
+from services.selector.core import Unit, Verb, Verdict
+from services.selector.damping import FAILBACK, FLAP_WINDOW, LONGEST_FAILBACK, LONGEST_RETRY, backoff, hold
+from services.selector.health import HEALTHY_INTERVAL, PATIENT_INTERVAL, STARTING_INTERVAL
+from services.selector.state import MOST_DECISIONS
+from services.selector.traffic import ASSERT_INTERVAL
+from tests.services.core_world import START_TIMEOUT, World, config
 
 
 def run(state: core.State, *events: tuple[core.Event, float]) -> tuple[core.State, list[core.Action]]:
@@ -33,189 +28,273 @@ def good(name: str) -> core.Probed:
     return core.Probed(name, Verdict.GOOD, "good")
 
 
+def bad(name: str, verdict: str = Verdict.REFUSED) -> core.Probed:
+    return core.Probed(name, verdict, "nothing listens")
+
+
+def kinds(actions: list[core.Action], *wanted: type) -> list[core.Action]:
+    return [action for action in actions if isinstance(action, wanted)]
+
+
+def seen() -> list[tuple[core.Event, float]]:
+    """Every engine was probed, in vain, and is being started."""
+    units = [(core.UnitSeen(name, Unit.STARTING, "loading"), 0.0) for name in "abc"]
+    return [(core.Tick(), 0.0), *((bad(name), 0.0) for name in "abc"), *units]
+
+
+def served(*healthy: str, names: tuple[str, ...] = ("a", "b", "c")) -> World:
+    """A world in which the engines given are healthy and the first of them serves."""
+    world = World(config(names=names), boot=healthy)
+    for name in set(names) - set(healthy):
+        world.engines[name].never = True
+    world.pass_time(10)
+    assert world.serves() == healthy[0]
+    return world
+
+
 def test_first_tick_probes_and_connects() -> None:
     _, actions = run(core.initial(config(), 5), (core.Tick(), 5))
     assert set(actions) == {core.ConnectGateway(), core.Probe("a"), core.Probe("b"), core.Probe("c")}
 
 
 def test_a_server_is_ready_only_after_health_and_gateway() -> None:
-    state, actions = run(core.initial(config(), 0), (core.Tick(), 0), (good("a"), 0.1))
-    assert not [action for action in actions if isinstance(action, core.SetServer)]
-    assert not core.serving(state)
+    state, _ = run(core.initial(config(), 0), *seen())
+    state, actions = run(state, (good("a"), 0.1))
+    assert not kinds(actions, core.SetServer, core.SetServing)
     state, actions = run(state, (core.GatewayUp(), 0.2))
-    assert actions[1] == core.SetServer("a", True), "the server that serves comes first"
+    assert kinds(actions, core.SetServer) == [core.SetServer("a", True)], "the server that serves comes first"
+    state, actions = run(state, (core.ServerSet("a", True), 0.2))
+    assert kinds(actions, core.SetServer) == [core.SetServer("b", False), core.SetServer("c", False)]
     assert not core.serving(state), "the gateway has not said yes yet"
-    state, _ = run(state, (core.ServerSet("a", True), 0.2))
+    state, actions = run(state, (core.ServerSet("b", False), 0.2), (core.ServerSet("c", False), 0.2))
+    assert kinds(actions, core.SetServing) == [core.SetServing(True)], "requests go on last"
+    state, _ = run(state, (core.ServingSet(True), 0.2))
     assert core.serving(state)
 
 
 def test_probe_intervals() -> None:
-    state, _ = run(core.initial(config(names=("a",)), 0), (core.Tick(), 0), (core.GatewayUp(), 0))
-    bad = core.Probed("a", Verdict.REFUSED, "nothing listens")
-    state, _ = run(state, (bad, 1.0))
-    assert core.next_due(state) == 1.0 + core.STARTING_INTERVAL
-    state, _ = run(state, (core.Tick(), 1.25), (good("a"), 1.3), (core.ServerSet("a", True), 1.3))
-    assert core.next_due(state) == 1.3 + core.HEALTHY_INTERVAL
-    state, _ = run(state, (core.Tick(), 3.4), (bad, 3.4), (core.Tick(), 70), (bad, 70))
-    assert state.engines[0].probe_at == 70 + core.PATIENT_INTERVAL
+    one = config(names=("a",))
+    state, _ = run(core.initial(one, 0), (core.Tick(), 0), (core.GatewayUp(), 0), (bad("a"), 1.0))
+    assert state.engines[0].probe_at == 1.0 + STARTING_INTERVAL
+    state, _ = run(state, (core.Tick(), 1.25), (good("a"), 1.3))
+    assert state.engines[0].probe_at == 1.3 + HEALTHY_INTERVAL
+    state, _ = run(state, (core.Tick(), 3.4), (bad("a"), 3.4), (core.Tick(), 70), (bad("a"), 70))
+    assert state.engines[0].probe_at == 70 + PATIENT_INTERVAL
 
 
-def test_slow_probes_count_only_in_a_row() -> None:
-    slow = core.Probed("a", Verdict.SLOW, "no answer")
-    state, _ = run(core.initial(config(), 0), (core.Tick(), 0), (good("a"), 0))
-    state, _ = run(state, (slow, 1), (slow, 2), (good("a"), 3), (slow, 4), (slow, 5))
-    assert state.active == "a"
-    state, _ = run(state, (slow, 6))
-    assert state.active is None
+@pytest.mark.parametrize(
+    ("verdicts", "healthy"),
+    [
+        ("good", True),
+        ("good slow slow", True),
+        ("good slow slow good slow slow", True),
+        ("good slow slow slow", False),
+        ("good refused", False),
+        ("good wrong", False),
+        ("good slow slow refused good slow slow", True),
+        ("slow", False),
+        ("refused slow", False),
+    ],
+)
+def test_what_makes_an_engine_healthy(verdicts: str, healthy: bool) -> None:
+    state, _ = run(core.initial(config(), 0), (core.Tick(), 0))
+    for at, verdict in enumerate(verdicts.split()):
+        state, _ = run(state, (core.Probed("a", verdict, verdict), at))
+    assert state.engines[0].healthy is healthy
 
 
 def test_fail_over_readies_the_new_server_before_it_stops_the_old() -> None:
-    state, _ = run(
-        core.initial(config(), 0), (core.Tick(), 0), (core.GatewayUp(), 0), (good("a"), 0), (good("b"), 0)
-    )
-    assert state.active == "a"
-    state, actions = run(state, (core.ServerSet("a", True), 0), (core.ServerSet("b", False), 0))
-    state, actions = run(state, (core.Probed("a", Verdict.WRONG, "500"), 1))
-    assert state.active == "b"
-    changes = [action for action in actions if isinstance(action, core.SetServer)]
-    assert changes == [core.SetServer("b", True), core.SetServer("a", False), core.SetServer("c", False)] or (
-        changes[:2] == [core.SetServer("b", True), core.SetServer("a", False)]
-    )
+    world = served("a", "b")
+    world.dies("a")
+    before = world.now
+    world.pass_time(3)
+    assert world.serves() == "b"
+    done = world.did(core.SetServer, core.SetServing, since=before)
+    first = done.index(core.SetServing(False))
+    assert done[first : first + 4] == [
+        core.SetServing(False),
+        core.SetServer("b", True),
+        core.SetServer("a", False),
+        core.SetServing(True),
+    ]
+
+
+def test_a_dead_engine_keeps_its_server_while_there_is_no_other() -> None:
+    """What the gateway tries again then finds the engine, or the one that takes over."""
+    world = served("a", names=("a", "b"))
+    world.engines["a"].takes = 8.0
+    world.dies("a")
+    world.pass_time(4)
+    assert world.gateway.servers == {"a": True, "b": False} and not world.gateway.serving
+    world.pass_time(10)
+    assert world.serves() == "a"
 
 
 def test_a_policy_takes_no_other_engine() -> None:
-    state, _ = run(core.initial(config("b"), 0), (core.Tick(), 0), (good("a"), 0))
+    state, _ = run(core.initial(config("b"), 0), *seen(), (core.GatewayUp(), 0), (good("a"), 0.1))
     assert state.active is None and core.target(state) == "b"
-    state, _ = run(state, (good("b"), 1))
-    assert state.active == "b"
+    state, actions = run(state, (good("b"), 1))
+    assert core.SetServer("b", True) in actions
 
 
 def test_servers_are_set_again_after_a_while() -> None:
-    state, _ = run(
-        core.initial(config(names=("a",)), 0),
-        *((core.Tick(), 0.0), (core.GatewayUp(), 0.0), (good("a"), 0.0), (core.ServerSet("a", True), 0.0)),
-    )
-    _, actions = run(state, (core.Tick(), core.ASSERT_INTERVAL))
-    assert core.SetServer("a", True) in actions
+    world = served("a", names=("a",))
+    before = world.now
+    world.pass_time(ASSERT_INTERVAL)
+    assert {core.SetServer("a", True), core.SetServing(True)} <= set(world.did(core.Action, since=before))
 
 
-def test_a_probe_of_an_unknown_engine_changes_nothing() -> None:
-    state = core.initial(config(), 0)._replace(gateway_at=9)
-    state, _ = run(state, (core.Tick(), 0))
-    after, actions = run(state, (good("zzz"), 0.1))
-    assert after == state and actions == []
+def test_an_event_of_an_unknown_engine_changes_nothing() -> None:
+    state, _ = run(core.initial(config(), 0), *seen(), (core.GatewayUp(), 0))
+    events = (good("z"), core.UnitSeen("z", "ready"), core.OrderDone("z", "stop"), core.Fits("z", "no GPU"))
+    more = (core.ServerSet("z", True), core.RouteSet("z", True), core.Streams("z", 3), core.Cut("z"))
+    after, _ = run(state, (core.Tick(), 0.1))
+    for event in (*events, *more, core.OrderFailed("z", "start", "no")):
+        assert core.step(after, event, 0.1)[0] == after
 
 
-NAMES = ("a", "b", "c")
+def test_an_answer_of_the_gateway_to_an_older_question_does_not_count() -> None:
+    state, _ = run(core.initial(config(), 0), *seen(), (core.GatewayUp(), 0), (good("a"), 0.1))
+    state, _ = run(state, (core.ServerSet("a", False), 0.1))
+    assert state.engines[0].server_ready is None
 
 
-class Selector(RuleBasedStateMachine):
-    """The world: engines that are up or not, a gateway that restarts, actions that may fail."""
-
-    @initialize(policy=st.sampled_from((AUTO, *NAMES)))
-    def begin(self, policy: str) -> None:
-        self.policy = policy
-        self.now = 0.0
-        self.state = core.initial(config(policy), 0.0)
-        self.last: dict[str, str] = {}
-        self.slow: dict[str, int] = dict.fromkeys(NAMES, 0)
-        self.gateway: dict[str, bool] | None = None
-        self.probing: list[str] = []
-        self.connecting = 0
-        self.step(core.Tick())
-
-    def step(self, event: core.Event) -> None:
-        """Take in an event and do as told at once, as the daemon does."""
-        events = [event]
-        while events:
-            self.state, actions = core.step(self.state, events.pop(0), self.now)
-            for action in actions:
-                if isinstance(action, core.Probe):
-                    assert action.engine not in self.probing, "two probes of one engine at once"
-                    self.probing.append(action.engine)
-                elif isinstance(action, core.ConnectGateway):
-                    events.append(core.GatewayUp() if self.gateway is not None else core.GatewayDown())
-                elif isinstance(action, core.SetServer):
-                    assert not action.ready or self.last.get(action.engine) == "healthy", "not ready"
-                    if self.gateway is None:
-                        events.append(core.GatewayDown())
-                    else:
-                        self.gateway[action.engine] = action.ready
-                        events.append(core.ServerSet(action.engine, action.ready))
-
-    @rule(seconds=st.floats(0.01, 30))
-    def time_passes(self, seconds: float) -> None:
-        self.now += seconds
-        self.step(core.Tick())
-
-    @rule(
-        data=st.data(), verdict=st.sampled_from((Verdict.GOOD, Verdict.REFUSED, Verdict.WRONG, Verdict.SLOW))
-    )
-    @precondition(lambda self: bool(self.probing))
-    def a_probe_ends(self, data: st.DataObject, verdict: str) -> None:
-        name = data.draw(st.sampled_from(sorted(self.probing)))
-        self.probing.remove(name)
-        self.slow[name] = self.slow[name] + 1 if verdict == Verdict.SLOW else 0
-        patient = verdict == Verdict.SLOW and self.slow[name] < core.SLOW_LIMIT
-        if verdict == Verdict.GOOD:
-            self.last[name] = "healthy"
-        elif not patient:
-            self.last[name] = "unhealthy"
-        self.step(core.Probed(name, verdict, verdict))
-
-    @rule()
-    def the_gateway_starts(self) -> None:
-        """A new HAProxy, every server in maintenance; a connection to an old one has ended."""
-        if self.gateway is not None:
-            self.the_gateway_dies()
-        self.gateway = dict.fromkeys(NAMES, False)
-
-    @rule()
-    def the_gateway_dies(self) -> None:
-        self.gateway = None
-        self.step(core.GatewayDown())
-
-    @invariant()
-    def at_most_one_server_is_ready_and_its_engine_is_healthy(self) -> None:
-        ready = [name for name, on in (self.gateway or {}).items() if on]
-        assert len(ready) <= 1
-        assert all(self.last[name] == "healthy" for name in ready)
-
-    @invariant()
-    def the_policy_is_kept(self) -> None:
-        assert self.policy == AUTO or self.state.active in (None, self.policy)
-
-    @invariant()
-    def serving_is_never_claimed_without_a_ready_server(self) -> None:
-        if core.serving(self.state):
-            assert self.gateway is not None and self.state.active is not None
-            assert self.gateway[self.state.active]
-
-    @invariant()
-    def nothing_is_forgotten(self) -> None:
-        """Every engine is being probed or will be, and the gateway is reached for."""
-        for engine in self.state.engines:
-            assert engine.probing == (engine.name in self.probing)
-            assert engine.probing or engine.probe_at <= self.now + core.HEALTHY_INTERVAL
-        assert self.state.gateway or self.state.gateway_at <= self.now + core.GATEWAY_INTERVAL
-
-    def teardown(self) -> None:
-        """However it went: with all engines good and the gateway up, a request is served soon."""
-        if not hasattr(self, "state"):
-            return
-        if self.gateway is None:
-            self.gateway = dict.fromkeys(NAMES, False)
-        for _ in range(20):
-            for name in list(self.probing):
-                self.probing.remove(name)
-                self.last[name] = "healthy"
-                self.step(core.Probed(name, Verdict.GOOD, "good"))
-            self.now += 0.5
-            self.step(core.Tick())
-        assert core.serving(self.state)
-
-
-TestSelector = Selector.TestCase
-TestSelector.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+@pytest.mark.parametrize(
+    ("losses", "seconds"),
+    [
+        (0, FAILBACK),
+        (1, FAILBACK),
+        (2, 2 * FAILBACK),
+        (4, 8 * FAILBACK),
+        (6, LONGEST_FAILBACK),
+        (50, LONGEST_FAILBACK),
+    ],
 )
+def test_each_flap_doubles_what_is_asked(losses: int, seconds: float) -> None:
+    times = tuple(100.0 + at for at in range(losses))
+    assert hold(times, 200) == seconds
+    assert hold(times, 200 + FLAP_WINDOW) == FAILBACK
+
+
+def test_backoff() -> None:
+    assert [backoff(attempts) for attempts in (1, 2, 3, 7, 99)] == [5, 10, 20, LONGEST_RETRY, LONGEST_RETRY]
+
+
+def test_requests_go_back_only_to_what_stays_healthy() -> None:
+    world = served("a", "b")
+    world.dies("a")
+    world.pass_time(3)
+    back = world.now  # a is there again after about four seconds
+    assert world.until(lambda: world.serves() == "a", 60)
+    assert FAILBACK <= world.now - back <= FAILBACK + 6
+    assert world.state is not None
+    assert f"healthy for {FAILBACK:g} s" in world.state.decisions[-3].why + world.state.decisions[-2].why
+
+
+def test_a_flapping_engine_is_trusted_later_and_later() -> None:
+    world = served("a", "b")
+    waits = []
+    for _ in range(4):
+        world.dies("a")
+        begin = world.now
+        assert world.until(lambda: world.serves() == "b", 5)
+        assert world.until(lambda: world.serves() == "a", 700)
+        waits.append(round((world.now - begin) / FAILBACK))
+    assert waits == [1, 2, 4, 8]
+
+
+def test_a_start_that_runs_out_of_time_is_tried_again() -> None:
+    """With back-off, stopped first, and for ever; the engine serves once it can."""
+    world = World(config(names=("a",)), boot=("a",))
+    engine = world.engines["a"]
+    engine.life, engine.never = engine.life + 1, True  # the start that was under way comes to nothing
+    world.pass_time(500)
+    starts = [at for at, action in world.done if isinstance(action, core.Start)]
+    assert len(starts) >= 5
+    gaps = [later - earlier for earlier, later in pairwise(starts)]
+    assert gaps == sorted(gaps) and gaps[-1] > 2 * gaps[0], f"each later than the one before: {gaps}"
+    assert world.did(core.Stop), "what hangs in its start is stopped first"
+    assert world.state is not None and "tried again in" in dict(core.explain(world.state, world.now))["a"] + (
+        world.state.decisions[-1].why
+    )
+    engine.never = False
+    assert world.until(lambda: world.serves() == "a", LONGEST_RETRY + 2 * START_TIMEOUT)
+
+
+@pytest.mark.parametrize("again", ["by hand", "by a switch"])
+def test_an_engine_that_was_stopped_by_hand_stays_so(again: str) -> None:
+    state, _ = run(core.initial(config(), 0), *seen(), (core.GatewayUp(), 0), (good("a"), 0.1))
+    stopped = core.UnitSeen("a", core.Unit.STOPPED, core.BY_HAND)
+    state, actions = run(state, (stopped, 10), (bad("a"), 10), *((core.Tick(), at) for at in range(11, 400)))
+    assert core.Start("a") not in kinds(actions, core.Start)
+    assert "stopped by hand" in dict(core.explain(state, 400))["a"]
+    if again == "by hand":
+        state, _ = run(state, (core.UnitSeen("a", core.Unit.STARTING, "loading"), 401), (good("a"), 402))
+        assert state.engines[0].healthy and not state.engines[0].held
+    else:
+        _, actions = run(state, (core.Commanded(core.Verb.SWITCH, "a"), 401))
+        assert core.Start("a") in kinds(actions, core.Start)
+
+
+def test_a_hung_engine_is_started_again() -> None:
+    world = served("a", names=("a",))
+    world.engines["a"].hung = True
+    assert world.until(lambda: not world.gateway.serving, 30), "requests wait"
+    assert world.until(lambda: world.serves() == "a", 4 * START_TIMEOUT), "its process was replaced"
+    assert [type(action) for action in world.did(core.Stop, core.Start)][-2:] == [core.Stop, core.Start]
+
+
+def test_what_starts_with_the_machine_is_not_ordered() -> None:
+    world = World(config(), boot=("a", "b", "c"))
+    world.pass_time(60)
+    assert not world.did(core.Start, core.Stop)
+
+
+def test_what_hardware_is_not_enough_for_is_not_chosen() -> None:
+    state, _ = run(core.initial(config(), 0), *seen(), (core.Fits("a", "no GPU"), 0))
+    assert core.target(state) == "b"
+    assert dict(core.explain(state, 0))["a"] == "not chosen: no GPU"
+    none, _ = run(state, (core.Fits("b", "no GPU"), 0), (core.Fits("c", "no GPU"), 0))
+    assert core.target(none) in ("a", "b", "c"), "when it is enough for none, they are tried all the same"
+    well, _ = run(state, (core.GatewayUp(), 0), (good("a"), 1))
+    assert core.target(well) == "a", "one that is healthy shows that it is enough"
+
+
+def test_routes_lead_to_every_healthy_engine() -> None:
+    world = World(config(routed="b"), boot=("a", "b", "c"))
+    world.pass_time(10)
+    assert world.serves() == "a" and world.gateway.routes == {"b": True}
+    world.dies("b")
+    world.pass_time(3)
+    assert world.gateway.routes == {"b": False}
+
+
+def test_an_endpoint_for_routes_only_is_never_chosen() -> None:
+    given = config(remote="c", routed="c")
+    engines = (*given.engines[:2], given.engines[2]._replace(selectable=False))
+    world = World(given._replace(engines=engines))
+    world.engines["a"].never = world.engines["b"].never = True
+    world.pass_time(30)
+    assert world.gateway.routes == {"c": True}
+    assert world.state is not None and world.state.active is None
+    assert all(action.engine != "c" for action in world.did(core.SetServer))  # type: ignore[attr-defined]
+    assert core.refusal(world.state, core.Commanded(Verb.SWITCH, "c"))
+
+
+def test_decisions_are_bounded_and_have_reasons() -> None:
+    world = served("a", "b")
+    for name in ("b", "a") * MOST_DECISIONS:
+        world.command(Verb.SWITCH, name)
+        world.pass_time(1)
+    assert world.state is not None
+    assert len(world.state.decisions) == MOST_DECISIONS
+    assert all(one.what and one.why for one in world.state.decisions)
+
+
+def test_every_engine_has_an_explanation_in_every_state() -> None:
+    world = World(config(AUTO, exclusive=True, remote="c"), boot=("a",))
+    for _ in range(40):
+        world.pass_time(0.5)
+        assert world.state is not None
+        reasons = dict(core.explain(world.state, world.now))
+        assert set(reasons) == {"a", "b", "c"} and all(reasons.values())
