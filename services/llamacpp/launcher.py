@@ -23,6 +23,9 @@ HOME = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH1
 SYSTEM_PACKAGES = "/usr/lib/python3/dist-packages"
 """Where Debian's python3-systemd lies; `-S` takes it off the path."""
 
+STATE = "/run/hal/engines/llamacpp/state"
+"""One line, `STATE MESSAGE`, for the selector: starting, ready, failed or stopped (as in services/engine)."""
+
 LOOPBACK = ("127.0.0.1", "::1")
 MAGIC = b"GGUF"
 CHUNK = 4 * 1024 * 1024
@@ -44,6 +47,20 @@ except ImportError:  # run by hand: nobody listens
 
 class LaunchError(Exception):
     """Why the engine cannot run, in one line."""
+
+
+def report(state: str, message: str) -> None:
+    """Say in the file how the engine is; without its directory (run by hand) there is none."""
+    try:
+        descriptor = os.open(f"{STATE}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        try:
+            os.fchmod(descriptor, 0o644)  # whatever the unit's UMask says: the selector reads it
+            os.write(descriptor, f"{state} {message}\n".encode())
+        finally:
+            os.close(descriptor)
+        os.rename(f"{STATE}.new", STATE)  # noqa: PTH104 (pathlib costs at start-up)
+    except OSError:
+        return
 
 
 def setting(name: str) -> str:
@@ -169,7 +186,9 @@ def serve() -> None:
     if host not in LOOPBACK:
         raise LaunchError(f"LLAMACPP_HOST={host}: engines listen on loopback only")
     path, alias = setting("MODEL"), setting("ALIAS")
+    report("starting", f"reading the model {alias}")
     size = read_whole(path)
+    report("starting", f"loading {alias} ({size // 1_000_000} MB)")
     budget = 60 + size // LOAD_BYTES_PER_SECOND
     notify(f"STATUS=loading {alias} ({size // 1_000_000} MB)\nEXTEND_TIMEOUT_USEC={budget}000000")
 
@@ -181,6 +200,7 @@ def serve() -> None:
     except RuntimeError as error:
         raise LaunchError(f"llama.cpp cannot serve {path} on {host} port {port}: {error}") from None
     wait_until_listed(host, port, alias)
+    report("ready", f"serving {alias}")
     notify(f"READY=1\nSTATUS=serving {alias}")
     watch(host, port)
     del server
@@ -207,7 +227,11 @@ def main() -> int:
     signal.signal(signal.SIGINT, on_stop)
     try:
         serve()
+    except SystemExit:
+        report("stopped", "stopped")
+        raise
     except LaunchError as refusal:
+        report("failed", str(refusal))
         notify(f"STATUS={refusal}")
         print(f"hal-llamacpp: {refusal}", file=sys.stderr, flush=True)
         return 1

@@ -1,7 +1,7 @@
 """The selector: decides which engine serves and tells the gateway.
 
-core.py is a pure function; config.py, probe.py, gateway.py and status.py are its edges, daemon.py the
-loop around them. Bytes of requests never pass here: when the selector dies, inference goes on.
+core.py is a pure function, daemon.py performs what it asks for; docs/selector.md says what else is where.
+Bytes of requests never pass here: when the selector dies, inference goes on.
 Imports are few, and values are NamedTuples, not dataclasses (which import `inspect`): start-up counts
 where the CPU is emulated.
 """

@@ -1,22 +1,27 @@
-"""The loop around the core: one thread, one poll(2), nothing that blocks for long."""
+"""The daemon around the core: performs its actions and brings events back, without ever blocking for long."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable
 from typing import NoReturn
 
-from . import core
-from .config import Config, ConfigError, parse
+from . import core, hardware, runtime, settings, status, store
+from .commands import Commands
+from .config import Config, ConfigError
+from .events import GatewayDown, Saved
 from .gateway import Gateway, GatewayError
+from .loop import READ, Loop
 from .probe import Probe
-from .status import LARGEST_REQUEST, answer
+from .report import Facts
+from .server import Fetch, Reply, Server
+from .settings import CONFIG, Settings
+from .status import Counts
+from .watching import Watching
 
 if "NOTIFY_SOCKET" in os.environ:
     from systemd.daemon import notify
@@ -27,84 +32,133 @@ else:  # started by an init script: nobody listens
         return False
 
 
-CONFIG = "/etc/hal/selector.json"
-CLIENT_TIMEOUT = 5.0
-"""Seconds a client of the status socket has to send its request."""
-
-MOST_CLIENTS = 32
-"""Clients of the status socket at once; the gateway is the only one."""
-
 LONGEST_WAIT = 5.0
 """Seconds between two turns of the loop at most, well inside the unit's WatchdogSec."""
 
 WATCHDOG_INTERVAL = 5.0
 """Seconds between signs of life to systemd."""
 
+HARDWARE_INTERVAL = 1.0
+"""Seconds between looks for hal-control's file while it is not there yet."""
 
-class Client:
-    """A connection to the status socket that has not sent its whole request yet."""
+CONNECT_INTERVAL = 0.25
+"""Seconds after a failure of the gateway's until it is tried again: others are served in between."""
 
-    def __init__(self, connection: socket.socket, deadline: float) -> None:
-        self.connection = connection
-        self.deadline = deadline
-        self.head = b""
+EXPORTER_TIMEOUT = 2.0
+CONTROL_MODE = 0o600
 
 
 class Daemon:
-    """Performs the core's actions and brings events back."""
+    """One selector."""
 
-    def __init__(self, config: Config, clock: Callable[[], float] = time.monotonic) -> None:
-        self.config = config
+    def __init__(
+        self, path: str, found: Settings, saved: Saved | None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.path = path
+        self.settings = found
+        self.loop = Loop(clock)
         self.clock = clock
-        self.state = core.initial(config, clock())
-        self.engines = {engine.name: engine for engine in config.engines}
-        self.poll = select.poll()
-        self.gateway = Gateway(config.gateway_socket)
-        self.probes: dict[int, Probe] = {}
-        self.clients: dict[int, Client] = {}
-        self.handlers: dict[int, Callable[[], None]] = {}
-        self.listener = listen(config.status_socket)
-        self._watch(self.listener.fileno(), select.POLLIN, self._accept)
+        self.state = core.initial(found.config, clock(), saved)
+        self.counts = Counts()
+        self.hardware = hardware.Hardware()
+        self.unkept = ""
+        self.gateway = Gateway(found.config.gateway_socket)
+        self._followed: int | None = None
+        self._connect_at = clock()
+        self.probes: dict[str, Probe] = {}
+        self.watching = Watching(self.loop, self.step)
+        self.watching.follow(found.config)
+        self._hardware_at = clock()
+        config = found.config
+        self.servers = [Server(self.loop, config.status_socket, b"\r\n\r\n", self._http)]
+        if config.control_socket:
+            own = frozenset((0, os.geteuid()))
+            commands = Commands(self)
+            self.servers.append(
+                Server(
+                    self.loop, config.control_socket, b"\n", commands.handle, mode=CONTROL_MODE, allowed=own
+                )
+            )
+
+    @property
+    def config(self) -> Config:
+        """The configuration in force."""
+        return self.settings.config
 
     def turn(self) -> None:
         """One turn: what is due, then wait for descriptors and serve them."""
-        self._step(core.Tick())
-        due = [probe.deadline for probe in self.probes.values()]
-        due += [client.deadline for client in self.clients.values()]
-        wait = min(LONGEST_WAIT, min([core.next_due(self.state), *due]) - self.clock())
-        for descriptor, _ in self.poll.poll(max(0.0, wait) * 1000):
-            handler = self.handlers.get(descriptor)
-            if handler is not None:  # else an earlier handler of this turn closed it
-                handler()
-        self._expire()
+        now = self.clock()
+        if self._hardware_at <= now:
+            self.look_at_hardware()
+        if self.watching.due <= now:
+            self.watching.look(lambda: self.state)
+        self.step(core.Tick())
+        due = min(core.next_due(self.state), self.watching.due, self._hardware_at)
+        self.loop.turn(min(due, self.clock() + LONGEST_WAIT))
 
     def close(self) -> None:
-        """Give every descriptor back and take the status socket away."""
+        """Give every descriptor back and take the sockets away."""
         for probe in self.probes.values():
             probe.close()
-        for client in self.clients.values():
-            client.connection.close()
+        for server in self.servers:
+            server.close()
         self.gateway.close()
-        self.listener.close()
-        with contextlib.suppress(OSError):
-            os.unlink(self.config.status_socket)  # noqa: PTH108 (pathlib costs at start-up)
 
-    def _watch(self, descriptor: int, interest: int, handler: Callable[[], None]) -> None:
-        self.handlers[descriptor] = handler
-        self.poll.register(descriptor, interest)
-
-    def _forget(self, descriptor: int) -> None:
-        del self.handlers[descriptor]
-        self.poll.unregister(descriptor)
-
-    def _step(self, event: core.Event) -> None:
+    def step(self, event: core.Event) -> None:
+        """Tell the core, and do what it asks for; what comes of that at once is told as well."""
         events = [event]
         while events:
+            before = self.state
             self.state, actions = core.step(self.state, events.pop(0), self.clock())
+            self.counts = self.counts.after(before, self.state, time.time())
             for action in actions:
                 result = self._perform(action)
                 if result is not None:
                     events.append(result)
+
+    def reload(self) -> str:
+        """Read everything anew; what is wrong, in which case all stays as it is, or empty."""
+        try:
+            found = settings.read(self.path, strict=True)
+            maps = settings.maps(found.config)
+        except (ConfigError, OSError, ValueError) as error:
+            self.counts = self.counts._replace(refused=self.counts.refused + 1)
+            print(f"not reloaded: {error}", flush=True)
+            return str(error)
+        self.settings = found
+        self.watching.follow(found.config)
+        self.step(core.Reconfigured(found.config))
+        self.look_at_hardware()
+        problem = runtime.give_maps(self.gateway, maps)
+        self.counts = self.counts._replace(reloads=self.counts.reloads + 1)
+        print(f"reloaded; {problem}" if problem else "reloaded", flush=True)
+        return problem
+
+    def prefer(self, names: tuple[str, ...]) -> None:
+        """Take another order of preference, over restarts too."""
+        config = settings.reordered(self.config, names)
+        order = tuple(engine.name for engine in config.engines)
+        self._keep(store.save_names(settings.preference_path(config), order))
+        self.settings = self.settings._replace(config=config)
+        self.step(core.Reconfigured(config))
+
+    def facts(self) -> Facts:
+        """What operators are told beside the state; open requests are counted now."""
+        streams: dict[str, int] | None = None
+        if self.state.gateway and self.gateway.connected:
+            try:
+                streams = {e.name: self.gateway.streams(runtime.servers_of(e)) for e in self.config.engines}
+            except GatewayError as error:
+                self.step(self._gateway_lost(error))
+        return Facts(streams, self.hardware, self.settings.source, self.settings.refused, self.unkept)
+
+    def look_at_hardware(self) -> None:
+        """Read what hal-control found, and tell the core which engines that is enough for."""
+        self.hardware = hardware.read(self.config.hardware_file)
+        unknown = self.config.hardware_file and not self.hardware.known
+        self._hardware_at = self.clock() + HARDWARE_INTERVAL if unknown else float("inf")
+        for name, reason in hardware.fits(self.config.engines, self.hardware).items():
+            self.step(core.Fits(name, reason))
 
     def _perform(self, action: core.Action) -> core.Event | None:
         if isinstance(action, core.Log):
@@ -112,102 +166,77 @@ class Daemon:
             notify(f"STATUS={action.text}")
             return None
         if isinstance(action, core.Probe):
-            probe = Probe(self.engines[action.engine], self.clock())
+            probe = Probe(self.config.engine(action.engine), self.clock())
             return self._follow(probe, probe.start())
+        if isinstance(action, core.Start | core.Stop):
+            return self.watching.order(action, self.config.control_pipe)
+        if isinstance(action, core.Save):
+            self._keep(store.save(self.config.state_path, action.saved))
+            return None
         try:
             if isinstance(action, core.ConnectGateway):
+                if self.clock() < self._connect_at:
+                    return GatewayDown()
                 self.gateway.connect()
-                self._watch(self.gateway.fileno(), select.POLLIN, self._gateway_ended)
+                self._followed = self.gateway.fileno()
+                self.loop.watch(self._followed, READ, self._gateway_ended)
+                runtime.give_replaced_maps(self.gateway, self.config)
                 return core.GatewayUp()
-            self._set_server(action)
+            return runtime.perform(action, self.gateway, self.config)
         except GatewayError as error:
-            if self.state.gateway:
-                print(f"the gateway's runtime API: {error}", flush=True)
-            return core.GatewayDown()
-        return core.ServerSet(action.engine, action.ready)
+            return self._gateway_lost(error)
 
-    def _set_server(self, action: core.SetServer) -> None:
-        descriptor = self.gateway.fileno()
-        try:
-            self.gateway.set_server(self.engines[action.engine].server, action.ready)
-        except GatewayError:
-            self._forget(descriptor)
-            self.gateway.close()
-            raise
+    def _gateway_lost(self, error: GatewayError) -> core.Event:
+        if self.state.gateway:
+            print(f"the gateway's runtime API: {error}", flush=True)
+        if self._followed is not None:  # also where the connection was closed when a command failed
+            self.loop.forget(self._followed)
+            self._followed = None
+        self.gateway.close()
+        self._connect_at = self.clock() + CONNECT_INTERVAL
+        return GatewayDown()
 
     def _gateway_ended(self) -> None:
         """Between commands HAProxy says nothing: what can be read is the end of the connection."""
-        self._forget(self.gateway.fileno())
-        self.gateway.close()
-        self._step(core.GatewayDown())
+        self.step(self._gateway_lost(GatewayError("the connection ended")))
+
+    def _keep(self, problem: str) -> None:
+        if problem and problem != self.unkept:
+            print(f"commands are not kept over a restart: {problem}", flush=True)
+        self.unkept = problem
 
     def _follow(self, probe: Probe, result: core.Probed | None) -> core.Probed | None:
         """Wait on for a probe that has no result yet."""
-        if result is None:
-            descriptor = probe.fileno()
-            self.probes[descriptor] = probe
-            self._watch(descriptor, probe.interest, lambda: self._probe_ready(descriptor))
-        return result
-
-    def _probe_ready(self, descriptor: int) -> None:
-        probe = self.probes.pop(descriptor)
-        self._forget(descriptor)
-        result = self._follow(probe, probe.ready())
         if result is not None:
-            self._step(result)
+            self.probes.pop(probe.engine.name, None)
+            return result
+        self.probes[probe.engine.name] = probe
+        descriptor = probe.fileno()
 
-    def _accept(self) -> None:
-        try:
-            connection, _ = self.listener.accept()
-        except OSError:
-            return
-        if len(self.clients) >= MOST_CLIENTS:
-            connection.close()
-            return
-        connection.setblocking(False)
-        descriptor = connection.fileno()
-        self.clients[descriptor] = Client(connection, self.clock() + CLIENT_TIMEOUT)
-        self._watch(descriptor, select.POLLIN, lambda: self._client_ready(descriptor))
+        def ready() -> None:
+            self.loop.forget(descriptor)
+            found = self._follow(probe, probe.ready())
+            if found is not None:
+                self.step(found)
 
-    def _client_ready(self, descriptor: int) -> None:
-        client = self.clients[descriptor]
-        try:
-            chunk = client.connection.recv(LARGEST_REQUEST)
-            client.head += chunk
-            if chunk and b"\r\n\r\n" not in client.head and len(client.head) < LARGEST_REQUEST:
-                return
-            if chunk:
-                client.connection.send(answer(client.head, self.state, self.config))
-        except BlockingIOError:
-            return
-        except OSError:
-            pass  # the client has gone: nobody is left to tell
-        self._drop(descriptor)
+        def expire() -> None:
+            self.probes.pop(probe.engine.name, None)
+            self.step(probe.expire())
 
-    def _drop(self, descriptor: int) -> None:
-        self._forget(descriptor)
-        self.clients.pop(descriptor).connection.close()
+        self.loop.watch(descriptor, probe.interest, ready, probe.deadline, expire)
+        return None
 
-    def _expire(self) -> None:
-        now = self.clock()
-        for descriptor, client in list(self.clients.items()):
-            if client.deadline <= now:
-                self._drop(descriptor)
-        for descriptor, probe in list(self.probes.items()):
-            if probe.deadline <= now:
-                del self.probes[descriptor]
-                self._forget(descriptor)
-                self._step(probe.expire())
+    def _http(self, head: bytes, reply: Reply) -> None:
+        """A request to the status socket; HAProxy's own series come from its exporter."""
 
+        def done(exported: bytes) -> None:
+            reply(status.answer(head, self.state, self.config, self.counts, status.body_of(exported)))
 
-def listen(path: str) -> socket.socket:
-    """The status socket; who may connect is up to the unit's UMask and Group."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)  # noqa: PTH108
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    listener.bind(path)
-    listener.listen(MOST_CLIENTS)
-    return listener
+        if self.config.gateway_metrics and status.asks_for_all_metrics(head):
+            request = b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n"
+            Fetch(self.loop, self.config.gateway_metrics, request, EXPORTER_TIMEOUT, done)
+        else:
+            done(b"")
 
 
 def on_stop(number: int, frame: object) -> NoReturn:
@@ -220,12 +249,25 @@ def main(path: str = CONFIG) -> int:
     signal.signal(signal.SIGTERM, on_stop)
     signal.signal(signal.SIGINT, on_stop)
     try:
-        with open(path, encoding="utf-8") as file:  # noqa: PTH123
-            config = parse(file.read())
-        daemon = Daemon(config)
-    except (ConfigError, OSError) as error:
+        found = settings.read(path, strict=False)
+        saved, problem = store.load(found.config.state_path)
+        daemon = Daemon(path, found, saved)
+    except (ConfigError, OSError, ValueError) as error:
         print(f"hal-selector: {path}: {error}", file=sys.stderr)
         return 1
+    for words in (problem, found.refused):
+        if words:
+            print(words, flush=True)
+    wake, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def reload() -> None:
+        with contextlib.suppress(BlockingIOError):
+            while signal.SIGHUP in os.read(wake, 64):
+                daemon.reload()
+
+    signal.signal(signal.SIGHUP, lambda number, frame: None)
+    signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+    daemon.loop.watch(wake, READ, reload)
     notify("READY=1\nSTATUS=waiting for an engine")
     alive = time.monotonic()
     try:

@@ -1,4 +1,8 @@
-"""Asks an engine over loopback whether it is healthy and lists its model, without ever blocking."""
+"""Asks an engine whether it is healthy and lists its model, without ever blocking.
+
+An engine of this machine is asked over loopback. An endpoint elsewhere is asked through the gateway's own
+listener for it, a unix socket: it adds the key, which the selector never has, and says why when it cannot.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,8 @@ import json
 import select
 import socket
 
-from .config import EngineConfig
-from .core import Probed, Verdict
+from .config import UNIX, EngineConfig
+from .events import Probed, Verdict
 
 TIMEOUT = 5.0
 """Seconds for health and models together."""
@@ -18,6 +22,13 @@ LARGEST_ANSWER = 1_000_000
 
 
 LARGEST_MESSAGE = 2000
+
+WHY = b"x-hal-reason"
+"""The header in which the gateway's listener for an endpoint elsewhere says why it has no answer of it."""
+
+LONGEST_WHY = 200
+
+LOCAL_NAME = "localhost"
 
 
 class Probe:
@@ -42,14 +53,14 @@ class Probe:
 
     def start(self) -> Probed | None:
         """Connect for the next path."""
-        family = socket.AF_INET6 if ":" in self.engine.host else socket.AF_INET
         self.close()
         self._answer = b""
         self.interest = select.POLLOUT
+        family, address = _address(self.engine)
         self._socket = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        code = self._socket.connect_ex((self.engine.host, self.engine.port))
+        code = self._socket.connect_ex(address)
         if code not in (0, errno.EINPROGRESS):
-            return self._end(Verdict.REFUSED, _words(code))
+            return self._end(Verdict.REFUSED, self._refused(code))
         return None
 
     def ready(self) -> Probed | None:
@@ -58,10 +69,14 @@ class Probe:
         if self.interest == select.POLLOUT:
             code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if code:
-                return self._end(Verdict.REFUSED, _words(code))
+                return self._end(Verdict.REFUSED, self._refused(code))
             path = self.engine.models_path if self._asked_models else self.engine.health_path
-            request = f"GET {path} HTTP/1.0\r\nHost: {self.engine.host}\r\nConnection: close\r\n\r\n"
-            self._socket.send(request.encode())  # fits any socket's buffer
+            host = LOCAL_NAME if self.engine.host.startswith(UNIX) else self.engine.host
+            request = f"GET {path} HTTP/1.0\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+            try:
+                self._socket.send(request.encode())  # fits any socket's buffer
+            except OSError as error:
+                return self._end(Verdict.REFUSED, _words(error.errno or 0))
             self.interest = select.POLLIN
             return None
         try:
@@ -87,22 +102,75 @@ class Probe:
 
     def _judge(self) -> Probed | None:
         status, body = parse_answer(self._answer)
+        engine = self.engine
+        why = header(self._answer, WHY) if engine.host.startswith(UNIX) else ""
+        if why:
+            return self._end(Verdict.REFUSED, f"{engine.base_url}: {why}")
         if not self._asked_models:
-            if status != self.engine.health_status:
-                return self._end(Verdict.WRONG, f"{self.engine.health_path} answered {status or 'no HTTP'}")
-            if not self.engine.models_path:
+            if status != engine.health_status:
+                words = status or "no HTTP"
+                if engine.host.startswith(UNIX):
+                    words = _REMOTE.get(status, f"it answers {words}")
+                    return self._end(Verdict.WRONG, f"{engine.base_url}: {words}")
+                return self._end(Verdict.WRONG, f"{engine.health_path} answered {words}")
+            wanted = wanted_models(engine)
+            if not engine.models_path or not wanted:
                 return self._end(Verdict.GOOD, "health is good")
-            self._asked_models = True
-            return self.start()
-        if status != 200 or (self.engine.listed_model or self.engine.model) not in listed_models(body):
-            return self._end(Verdict.WRONG, f"the model {self.engine.model} is not listed")
+            if engine.models_path != engine.health_path:
+                self._asked_models = True
+                return self.start()
+        there = listed_models(body) if status == 200 else frozenset()
+        for listed, model in wanted_models(engine).items():
+            if listed not in there:
+                return self._end(Verdict.WRONG, f"the model {model} is not listed")
         return self._end(Verdict.GOOD, "health is good and the model is listed")
+
+    def _refused(self, code: int) -> str:
+        if self.engine.host.startswith(UNIX):
+            return "the gateway's listener for it is away"
+        return _words(code)
 
     def _end(self, verdict: str, reason: str) -> Probed:
         self.close()
         if verdict != Verdict.GOOD:
             reason = own_words(self.engine.state_file) or reason
         return Probed(self.engine.name, verdict, reason)
+
+
+_REMOTE = {
+    401: "it refuses the key (401)",
+    403: "it forbids the key (403)",
+    404: "it has no list of models there (404): is the path of the URL right?",
+    429: "it takes no more requests for now (429)",
+}
+"""What an endpoint elsewhere means by its answers."""
+
+
+def _address(engine: EngineConfig) -> tuple[int, str | tuple[str, int]]:
+    """The address family and the address of an engine."""
+    if engine.host.startswith(UNIX):
+        return socket.AF_UNIX, engine.host.removeprefix(UNIX)
+    return socket.AF_INET6 if ":" in engine.host else socket.AF_INET, (engine.host, engine.port)
+
+
+def wanted_models(engine: EngineConfig) -> dict[str, str]:
+    """What must be in the engine's list, and the names that people know it by."""
+    found = {}
+    if engine.model:
+        found[engine.listed_model or engine.model] = engine.model
+    if engine.orchestrator_model and engine.orchestrator_model != engine.model:
+        found[engine.listed(engine.orchestrator_model)] = engine.orchestrator_model
+    return found
+
+
+def header(answer: bytes, name: bytes) -> str:
+    """A header of an HTTP answer, as printable text of bounded length; empty where it is not there."""
+    for line in answer.partition(b"\r\n\r\n")[0].split(b"\r\n")[1:]:
+        key, _, value = line.partition(b":")
+        if key.strip().lower() == name:
+            text = value.strip().decode("ascii", "replace")[:LONGEST_WHY]
+            return "".join(c for c in text if c.isprintable())
+    return ""
 
 
 def own_words(path: str) -> str:

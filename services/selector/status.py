@@ -3,16 +3,56 @@
 from __future__ import annotations
 
 import json
+from typing import NamedTuple
 
 from .config import Config
 from .core import State, serving, target
+from .report import phase
 
 STATUS_PATH = "/api/v1/inference/status"
 METRICS_PATHS = ("/metrics", "/metrics/selector")
-LARGEST_REQUEST = 16384
-"""Bytes of a request's head; the gateway's own buffer is no larger."""
+ALL_METRICS = METRICS_PATHS[0]
+"""With HAProxy's own series before the selector's."""
+
+PHASES = ("ready", "starting", "unhealthy", "stopping", "stopped", "failed", "away", "unknown")
 
 _REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed"}
+
+
+class Counts(NamedTuple):
+    """What has happened since the selector started: switches by target, cause and result, and others.
+
+    `last_switch` is a time of the wall clock, 0 before any.
+    """
+
+    switches: tuple[tuple[str, str, str, int], ...] = ()
+    last_switch: float = 0.0
+    last_seconds: float = 0.0
+    decisions: int = 0
+    reloads: int = 0
+    refused: int = 0
+
+    def switched(self, target: str, cause: str, result: str) -> Counts:
+        """With one more switch."""
+        found = {entry[:3]: entry[3] for entry in self.switches}
+        key = (target, cause, result)
+        found[key] = found.get(key, 0) + 1
+        return self._replace(switches=tuple((*key, number) for key, number in sorted(found.items())))
+
+    def after(self, before: State, state: State, now: float) -> Counts:
+        """With what a step from one state to the next has brought; `now` of the wall clock."""
+        counts = self
+        if state.decisions is not before.decisions and state.decisions:
+            last = before.decisions[-1] if before.decisions else None
+            places = [index for index, one in enumerate(state.decisions) if one is last]
+            new = len(state.decisions) - (places[-1] + 1 if places else 0)
+            counts = counts._replace(decisions=counts.decisions + new)
+        ended = state.ended
+        if ended is None or ended is before.ended:
+            return counts
+        cause = "command" if before.switch is not None and before.switch.back is not None else "selector"
+        counts = counts.switched(ended.target, cause, "done" if ended.ok else "failed")
+        return counts._replace(last_switch=now, last_seconds=ended.at - ended.since)
 
 
 def status(state: State, config: Config) -> dict[str, object]:
@@ -20,7 +60,8 @@ def status(state: State, config: Config) -> dict[str, object]:
 
     While none would be, `reason` says why: in the words of the engine's launcher, or of the last probe.
     """
-    engine = next(engine for engine in config.engines if engine.name == target(state))
+    name = target(state)
+    engine = config.engine(name)
     found: dict[str, object] = {
         "backend": engine.name,
         "base_url": engine.base_url,
@@ -29,29 +70,95 @@ def status(state: State, config: Config) -> dict[str, object]:
         "healthy": serving(state),
     }
     if not found["healthy"]:
-        found["reason"] = next(seen.reason for seen in state.engines if seen.name == engine.name)
+        found["reason"] = next(seen.reason for seen in state.engines if seen.name == name)
     return found
 
 
-def metrics(state: State) -> str:
+NOTHING_YET = Counts()
+
+
+def metrics(state: State, counts: Counts = NOTHING_YET) -> str:
     """The selector's series in Prometheus' text format (version 0.0.4)."""
-    lines = ["# HELP hal_selector_engine_healthy Whether the engine is healthy and lists its model."]
-    lines.append("# TYPE hal_selector_engine_healthy gauge")
-    lines += [f'hal_selector_engine_healthy{{engine="{e.name}"}} {int(e.healthy)}' for e in state.engines]
-    lines.append("# HELP hal_selector_engine_active Whether requests go to the engine.")
-    lines.append("# TYPE hal_selector_engine_active gauge")
-    lines += [
-        f'hal_selector_engine_active{{engine="{e.name}"}} {int(e.name == state.active)}'
-        for e in state.engines
-    ]
-    lines.append("# HELP hal_selector_gateway_connected Whether the gateway's runtime API is connected.")
-    lines.append("# TYPE hal_selector_gateway_connected gauge")
-    lines.append(f"hal_selector_gateway_connected {int(state.gateway)}")
+    lines: list[str] = []
+
+    def series(name: str, kind: str, words: str, values: list[tuple[str, float]]) -> None:
+        lines.append(f"# HELP hal_selector_{name} {words}")
+        lines.append(f"# TYPE hal_selector_{name} {kind}")
+        lines.extend(f"hal_selector_{name}{labels} {value:.15g}" for labels, value in values)
+
+    each = [(f'{{engine="{engine.name}"}}', engine) for engine in state.engines]
+    series(
+        "engine_healthy",
+        "gauge",
+        "Whether the engine is healthy and lists its model.",
+        [(label, engine.healthy) for label, engine in each],
+    )
+    series(
+        "engine_active",
+        "gauge",
+        "Whether requests go to the engine.",
+        [(label, engine.name == state.active) for label, engine in each],
+    )
+    series(
+        "engine_state",
+        "gauge",
+        "The state that the engine is in.",
+        [
+            (f'{{engine="{engine.name}",state="{word}"}}', phase(engine) == word)
+            for engine in state.engines
+            for word in PHASES
+        ],
+    )
+    series("serving", "gauge", "Whether a request is served now.", [("", serving(state))])
+    series("switching", "gauge", "Whether a switch is under way.", [("", state.switch is not None)])
+    series("drained", "gauge", "Whether an operator wants no requests served.", [("", state.drained)])
+    series(
+        "gateway_connected",
+        "gauge",
+        "Whether the gateway's runtime API is connected.",
+        [("", state.gateway)],
+    )
+    series(
+        "switches_total",
+        "counter",
+        "Switches that have ended, by target, cause and result.",
+        [
+            (f'{{engine="{target}",cause="{cause}",result="{result}"}}', number)
+            for target, cause, result, number in counts.switches
+        ],
+    )
+    last = "When the last switch ended, in seconds since 1970; 0 before any."
+    series("last_switch_timestamp_seconds", "gauge", last, [("", counts.last_switch)])
+    series("last_switch_seconds", "gauge", "How long it took.", [("", counts.last_seconds)])
+    series("decisions_total", "counter", "Decisions taken.", [("", counts.decisions)])
+    series("reloads_total", "counter", "Configurations read anew and taken.", [("", counts.reloads)])
+    series("refused_reloads_total", "counter", "Configurations that were refused.", [("", counts.refused)])
     return "\n".join(lines) + "\n"
 
 
-def answer(head: bytes, state: State, config: Config) -> bytes:
-    """The whole HTTP/1.1 answer to a request whose head is given; the connection closes after it."""
+def asks_for_all_metrics(head: bytes) -> bool:
+    """Whether a request is one for HAProxy's series as well."""
+    fields = head.split(b"\r\n", 1)[0].split(b" ")
+    return len(fields) == 3 and fields[0] == b"GET" and fields[1].split(b"?", 1)[0] == ALL_METRICS.encode()
+
+
+def body_of(answer: bytes) -> str:
+    """The body of an HTTP answer of HAProxy's exporter; empty where there is none of use."""
+    head, found, body = answer.partition(b"\r\n\r\n")
+    fields = head.split(None, 2)
+    if not found or len(fields) < 2 or fields[1] != b"200":
+        return ""
+    text = body.decode(errors="replace")
+    return text if text.endswith("\n") else f"{text}\n"
+
+
+def answer(
+    head: bytes, state: State, config: Config, counts: Counts = NOTHING_YET, before: str = ""
+) -> bytes:
+    """The whole HTTP/1.1 answer to a request whose head is given; the connection closes after it.
+
+    `before` are series to be put before the selector's own.
+    """
     fields = head.split(b"\r\n", 1)[0].split(b" ")
     if len(fields) != 3 or not fields[2].startswith(b"HTTP/1."):
         return _answer(400, "application/json", _error("not an HTTP/1 request"))
@@ -63,7 +170,7 @@ def answer(head: bytes, state: State, config: Config) -> bytes:
     if path == STATUS_PATH:
         reply = _answer(200, "application/json", json.dumps(status(state, config)) + "\n")
     else:
-        reply = _answer(200, "text/plain; version=0.0.4", metrics(state))
+        reply = _answer(200, "text/plain; version=0.0.4", before + metrics(state, counts))
     return reply if fields[0] == b"GET" else reply.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
 
 
