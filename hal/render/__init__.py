@@ -1,7 +1,8 @@
 """From a spec to every text file that its appliance holds. Pure: values in, text out, nothing is written.
 
 The text lies in `templates/`, beside the modules that fill it in: system.py (accounts, network, journal,
-mounts), engine.py (the launcher), systemd.py (units), sysv.py (init scripts), gateway.py (HAProxy, selector),
+mounts), engine.py (the launcher), systemd.py (units), sysv.py (init scripts), gateway.py (HAProxy),
+selector.py and control.py (the selector, and what starts engines for it),
 ssh.py (systemd's debug images only).
 """
 
@@ -25,12 +26,15 @@ def render(loaded: LoadedSpec, packs: Sequence[PackRef]) -> Rendered:
     `packs` are the engine and model packs that the appliance mounts. Equal inputs give equal text.
     """
     # Here, since jinja2 costs the other commands' start-up.
-    from hal.render import engine, gateway, ssh, system, systemd, sysv
+    from hal.render import control, engine, gateway, routes, selector, ssh, system, systemd, sysv
 
     found: dict[str, RenderedFile] = {}
     found |= system.files(loaded, packs)
     found |= engine.files(loaded)
     found |= gateway.files(loaded)
+    found |= selector.files(loaded)
+    found |= routes.files(loaded)
+    found |= control.files(loaded)
     if loaded.spec.init == "sysv":
         found |= sysv.files(loaded)
     else:

@@ -1,152 +1,134 @@
-"""The gateway's and the selector's files: HAProxy's configuration, tokens, error bodies, selector.json."""
+"""The gateway's files: HAProxy's configuration and all that it reads.
+
+What goes where is in templates/haproxy.cfg.j2; refusals.py has the answers, guard.py the tokens, upstream.py
+what lies elsewhere.
+"""
 
 from __future__ import annotations
 
-import json
-
-from hal.engines import Engine
-from hal.render import engine as launching
-from hal.render.files import RenderedFile, origin, text
+from hal.remotes import remotes
+from hal.render import guard
+from hal.render.files import PROGRAM, RenderedFile, text
+from hal.render.refusals import BY_HAPROXY, OLLAMA, OPENAI, REFUSALS, WHY, not_ready, too_large
+from hal.render.selector import ADMIN_SOCKET, BACKEND, METRICS_SOCKET, SERVING, STATUS_SOCKET
+from hal.render.upstream import Target, Upstream, guardrails, local_address, targets, upstream
+from hal.routes import haproxy_lines
 from hal.spec import LoadedSpec
 
 DIRECTORY = "/etc/hal/gateway"
-ADMIN_SOCKET = "/run/hal/gateway/admin.sock"
-STATUS_SOCKET = "/run/hal/selector/http.sock"
-BACKEND = "engines"
+KEY = "/run/hal/gateway/tls.pem"
+"""The gateway's own key and certificate for TLS, made at boot; in memory."""
 
-LARGEST_BODY = 32 * 1024 * 1024
-"""Bytes of a request's body: a long context, or a few images in base64; bodies are streamed, never held."""
+MOST_CONNECTIONS = 4000
+"""Of clients, all together: streams and those that wait."""
 
-REASONS = {
-    400: "Bad Request",
-    401: "Unauthorized",
-    403: "Forbidden",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    408: "Request Timeout",
-    411: "Length Required",
-    413: "Content Too Large",
-    429: "Too Many Requests",
-    500: "Internal Server Error",
-    502: "Bad Gateway",
-    503: "Service Unavailable",
-    504: "Gateway Timeout",
-}
+MAKE_KEY = "/usr/lib/hal/gateway-key"
 
-CLIENT_ERROR = "invalid_request_error"
-SERVER_ERROR = "server_error"
-ERRORS: dict[str, tuple[int, str, str, str, dict[str, str]]] = {
-    # file: status, type, code, message, further headers
-    "400": (400, CLIENT_ERROR, "bad_request", "The request is not valid HTTP.", {}),
-    "401": (
-        401,
-        "authentication_error",
-        "invalid_api_key",
-        "A valid bearer token is needed.",
-        {"WWW-Authenticate": 'Bearer realm="hal"'},
-    ),
-    "403": (403, "permission_error", "forbidden", "The request is not allowed.", {}),
-    "404": (404, CLIENT_ERROR, "not_found", "There is nothing at this path; the API is below /v1/.", {}),
-    "404-ollama": (
-        404,
-        CLIENT_ERROR,
-        "ollama_not_active",
-        "Ollama's own API answers only while Ollama is the active engine; the OpenAI API is below /v1/.",
-        {},
-    ),
-    "405": (405, CLIENT_ERROR, "method_not_allowed", "The method is not allowed here.", {}),
-    "408": (408, CLIENT_ERROR, "request_timeout", "The request did not arrive in time.", {}),
-    "411": (411, CLIENT_ERROR, "length_required", "A body needs a Content-Length.", {}),
-    "413": (
-        413,
-        CLIENT_ERROR,
-        "body_too_large",
-        f"The body is larger than {LARGEST_BODY // 1024 // 1024} MiB.",
-        {},
-    ),
-    "429": (429, "rate_limit_error", "too_many_requests", "Too many requests.", {"Retry-After": "1"}),
-    "500": (500, SERVER_ERROR, "internal_error", "The gateway failed.", {}),
-    "502": (502, SERVER_ERROR, "engine_failed", "The engine broke off or did not answer in HTTP.", {}),
-    "503": (503, SERVER_ERROR, "no_engine_ready", "No engine is ready.", {"Retry-After": "2"}),
-    "503-status": (503, SERVER_ERROR, "no_status", "The selector does not answer.", {"Retry-After": "2"}),
-    "504": (504, SERVER_ERROR, "engine_timeout", "The engine did not answer in time.", {}),
-}
-"""Every answer that the gateway gives in an engine's place, in the shape of OpenAI's API errors."""
+SERVE = "/usr/lib/hal/gateway"
+"""What an init script starts: the key first, then HAProxy."""
 
-BY_HAPROXY = (400, 401, 403, 404, 405, 408, 413, 429, 500, 502, 503, 504)
-"""Statuses that HAProxy takes from an `errorfile` (configuration manual, "errorfile"); it knows no 411."""
+CREDENTIALS = {"systemd": "/run/credentials/hal-gateway.service", "sysv": "/run/hal/credentials"}
+"""Where the keys of endpoints elsewhere lie: each in a file of its own."""
+
+NAMED = (
+    *("400", "401", "403-domain", "403-guardrails", "404", "404-ollama", "405", "411", "413"),
+    *("429-concurrency", "503", "503-queue"),
+)
+"""Refusals that the rules of the gateway come to."""
+
+TOWARDS_ENGINES = """\
+    # The engine's own idea of which web pages may call it is not the gateway's.
+    http-response del-header Access-Control-Allow-Origin
+    http-response del-header Server
+    http-response del-header {why}
+    # Engines that check which host was meant, or which page asks, know neither the appliance nor its users.
+    http-request set-header Host localhost
+    http-request del-header Origin"""
 
 
 def files(loaded: LoadedSpec) -> dict[str, RenderedFile]:
-    """HAProxy's configuration with all it reads, and the selector's configuration."""
-    spec = loaded.spec
+    """HAProxy's configuration with all it reads."""
+    elsewhere = [upstream(loaded, remote) for remote in remotes(loaded)]
+    routed = targets(loaded)
     found = {
-        f"{DIRECTORY}/haproxy.cfg": text(
-            "haproxy.cfg",
+        f"{DIRECTORY}/haproxy.cfg": configuration(loaded, elsewhere, routed),
+        f"{DIRECTORY}/wait.lua": text("wait.lua", loaded),
+        f"{DIRECTORY}/tokens.map": text(
+            "tokens.map",
             loaded,
-            directory=DIRECTORY,
-            admin_socket=ADMIN_SOCKET,
-            status_socket=STATUS_SOCKET,
-            backend=BACKEND,
-            servers=[(engine.name, f"127.0.0.1:{loaded.port(engine)}") for engine in loaded.engines],
-            ollamas=[engine.name for engine in loaded.engines if "ollama" in engine.dialects],
-            statuses=BY_HAPROXY,
-            largest_body=LARGEST_BODY,
-            guarded=bool(spec.gateway.tokens) or spec.variant == "production",
+            lines=[guard.token_line(loaded.spec.gateway, token) for token in loaded.spec.gateway.tokens],
         ),
-        f"{DIRECTORY}/tokens.map": text("tokens.map", loaded),
-        "/etc/hal/selector.json": RenderedFile(selector_json(loaded)),
+        f"{DIRECTORY}/scopes.map": text("scopes.map", loaded, lines=guard.scope_lines(loaded.spec.gateway)),
     }
-    for name in ERRORS:
-        found[f"{DIRECTORY}/errors/{name}.http"] = RenderedFile(error_answer(name))
+    if credentials(loaded):
+        found[f"{DIRECTORY}/credentials.lua"] = text("credentials.lua", loaded)
+    if loaded.spec.tls:
+        found[MAKE_KEY] = RenderedFile(text("gateway-key", loaded, key=KEY).content, PROGRAM)
+        if loaded.spec.init == "sysv":
+            found[SERVE] = RenderedFile(text("gateway-start", loaded, make_key=MAKE_KEY).content, PROGRAM)
+    for remote in remotes(loaded):
+        if remote.ca is not None:
+            found[remote.certificates] = RenderedFile(remote.ca.read_text())
+    refusals = REFUSALS | {"413": too_large(loaded.spec.gateway.limits.body)}
+    refusals |= {f"to-{target.name}": not_ready(target.name) for target in routed}
+    for name, refusal in refusals.items():
+        found[f"{DIRECTORY}/errors/{name}.http"] = RenderedFile(refusal.answer())
+        found[f"{DIRECTORY}/errors/ollama/{name}.http"] = RenderedFile(refusal.answer(OLLAMA))
     return found
 
 
-def error_answer(name: str) -> str:
-    """One of ERRORS as a complete HTTP answer, the form that an `errorfile` has."""
-    status, kind, code, message, headers = ERRORS[name]
-    body = json.dumps({"error": {"message": message, "type": kind, "param": None, "code": code}}) + "\n"
-    lines = [
-        f"HTTP/1.1 {status} {REASONS[status]}",
-        "Content-Type: application/json",
-        f"Content-Length: {len(body)}",
-        "Cache-Control: no-store",
-        *(f"{header}: {value}" for header, value in headers.items()),
+def credentials(loaded: LoadedSpec) -> tuple[str, ...]:
+    """The names of the credentials that the gateway needs, each once, in order."""
+    return tuple(sorted({remote.credential for remote in remotes(loaded) if remote.credential}))
+
+
+def configuration(loaded: LoadedSpec, elsewhere: list[Upstream], routed: list[Target]) -> RenderedFile:
+    """HAProxy's configuration."""
+    spec = loaded.spec
+    ollamas = [engine.name for engine in loaded.engines if "ollama" in engine.dialects]
+    local = [(engine.name, local_address(loaded, engine)) for engine in loaded.engines]
+    remote = [
+        (engine.name, f"unix@{place.socket}")
+        for engine in loaded.remote_engines
+        for place in elsewhere
+        if place.name == engine.name
     ]
-    return "".join(f"{line}\r\n" for line in [*lines, ""]) + body
-
-
-def selector_json(loaded: LoadedSpec) -> str:
-    """The selector's configuration; its engines are in order of preference."""
-    chosen = loaded.spec.selector
-    order = {name: place for place, name in enumerate(chosen.preference)}
-    engines = sorted(loaded.engines, key=lambda engine: order.get(engine.name, len(order)))
-    data = {
-        "generated": origin(loaded),
-        "policy": chosen.policy,
-        "gateway_socket": ADMIN_SOCKET,
-        "status_socket": STATUS_SOCKET,
-        "engines": [_selected(loaded, engine) for engine in engines],
-    }
-    return json.dumps(data, indent=2) + "\n"
-
-
-def _selected(loaded: LoadedSpec, engine: Engine) -> dict[str, str | int]:
-    port = loaded.port(engine)
-    model = loaded.served(engine)
-    name = model.name if model is not None else ""
-    return {
-        "name": engine.name,
-        "host": "127.0.0.1",
-        "port": port,
-        "base_url": f"http://127.0.0.1:{port}/v1",
-        "health_path": engine.readiness.path,
-        "health_status": engine.readiness.status,
-        # Without a model in the image there is none to be listed.
-        "models_path": (engine.readiness.models_path or "") if model is not None else "",
-        "model": name,
-        "orchestrator_model": name,
-        "server": f"{BACKEND}/{engine.name}",
-        "listed_model": launching.listed_as(engine, model) if model is not None else "",
-        "state_file": "" if engine.notifies else f"{launching.RUNTIME}/{engine.name}/state",
-    }
+    rate, concurrency = guard.address_limits(spec.gateway)
+    return text(
+        "haproxy.cfg",
+        loaded,
+        directory=DIRECTORY,
+        admin_socket=ADMIN_SOCKET,
+        status_socket=STATUS_SOCKET,
+        metrics_socket=METRICS_SOCKET,
+        serving=SERVING,
+        backend=BACKEND,
+        servers=local + remote,
+        targets=routed,
+        remotes=elsewhere,
+        resolved=any(place.by_name for place in elsewhere),
+        routes=haproxy_lines(loaded),
+        ollamas=ollamas,
+        # The `ollama` program asks for / to see whether a server is there.
+        ollama_paths="/ /api" if ollamas else "/api",
+        statuses=BY_HAPROXY,
+        refusals=REFUSALS,
+        named=NAMED,
+        why=WHY,
+        towards_engines=TOWARDS_ENGINES.format(why=WHY),
+        rate_limited=[(shape, guard.rate_limited(shape)) for shape in (OLLAMA, OPENAI)],
+        most_connections=MOST_CONNECTIONS,
+        largest_body=spec.gateway.limits.body,
+        guarded=bool(spec.gateway.tokens) or spec.variant == "production",
+        limited=bool(rate or concurrency),
+        address_rate=rate,
+        address_concurrency=concurrency,
+        credentials=credentials(loaded),
+        credential_directory=CREDENTIALS[spec.init],
+        guardrails=guardrails(loaded),
+        chats=" ".join(guard.CHATS),
+        plain_posts=" ".join(guard.PLAIN_POSTS),
+        tls=f" ssl crt {KEY} alpn http/1.1" if spec.tls else "",
+        # One is made each second (HAProxy waits so long before it asks the same server again).
+        retries=max(1, spec.selector.wait),
+    )

@@ -10,6 +10,7 @@ from hal.engines import Engine
 from hal.engines.environment import engine_environment
 from hal.packref import PackRef
 from hal.render.files import MASK, RenderedFile, text
+from hal.render.selector import GROUP, GROUP_ID
 from hal.render.systemd import UNITS
 from hal.spec import LoadedSpec
 
@@ -115,7 +116,13 @@ def files(loaded: LoadedSpec, packs: Sequence[PackRef]) -> dict[str, RenderedFil
         "/etc/hosts": text("hosts", loaded),
         "/etc/resolv.conf": text("resolv.conf", loaded),
         "/usr/lib/sysusers.d/hal.conf": text(
-            "sysusers.conf", loaded, engines=loaded.engines, gateway=GATEWAY_UID, selector=SELECTOR_UID
+            "sysusers.conf",
+            loaded,
+            engines=loaded.engines,
+            gateway=GATEWAY_UID,
+            selector=SELECTOR_UID,
+            control=GROUP_ID,
+            control_group=GROUP,
         ),
         # No comment in it: a few lines of C in the initrd read it.
         "/usr/lib/hal/packs": RenderedFile("".join(f"{pack.line()}\n" for pack in packs)),

@@ -6,8 +6,10 @@ import re
 
 from hal.engines import Engine
 from hal.engines.gpu import Gpu, gpu_of
+from hal.render import control, gateway, selector
 from hal.render import engine as launching
 from hal.render.files import PROGRAM, RenderedFile, link, text
+from hal.render.memory import SLICE, engines_share
 from hal.render.sandbox import Exemption, sandbox
 from hal.spec import LoadedSpec
 
@@ -29,24 +31,46 @@ _NEEDS_QUOTES = re.compile(r"""[\s"'\\;]""")
 def files(loaded: LoadedSpec) -> dict[str, RenderedFile]:
     """The units, what they start, and the target that the machine boots into."""
     found = {
-        f"{UNITS}/appliance.target": text("appliance.target", loaded, engines=loaded.engines),
+        f"{UNITS}/appliance.target": text(
+            "appliance.target", loaded, engines=selector.at_boot(loaded), control=control.needed(loaded)
+        ),
         "/etc/systemd/system/default.target": link(f"{UNITS}/appliance.target"),
         f"{UNITS}/hal-gateway.service": text(
-            "hal-gateway.service", loaded, sandbox=sandbox(GATEWAY_EXEMPTIONS)
+            "hal-gateway.service",
+            loaded,
+            make_key=gateway.MAKE_KEY,
+            credentials=gateway.credentials(loaded),
+            sandbox=sandbox(GATEWAY_EXEMPTIONS),
         ),
         f"{UNITS}/hal-selector.service": text(
-            "hal-selector.service", loaded, sandbox=sandbox(SELECTOR_EXEMPTIONS)
+            "hal-selector.service",
+            loaded,
+            state=selector.STATE.removeprefix("/var/lib/"),
+            control_group=selector.GROUP,
+            sandbox=sandbox(SELECTOR_EXEMPTIONS),
         ),
         "/usr/bin/hal-selector": RenderedFile(text("hal-selector", loaded).content, PROGRAM),
     }
+    if control.needed(loaded):
+        found[f"{UNITS}/hal-control.service"] = text(
+            "hal-control.service",
+            loaded,
+            program=control.PROGRAM_PATH,
+            group=selector.GROUP,
+            sandbox=sandbox(control.exemptions(loaded)),
+        )
+    found[f"{UNITS}/{SLICE}.slice"] = text("engines.slice", loaded, share=engines_share(loaded))
     for engine in loaded.engines:
+        gpu = gpu_of(engine, loaded.choice(engine))
         found[f"{UNITS}/{engine.name}.service"] = text(
             "engine.service",
             loaded,
             engine=engine,
             command=" ".join(quoted(argument) for argument in launching.command(engine)),
             mounts=" ".join(needed_mounts(loaded, engine)),
-            sandbox=sandbox(exemptions(engine, gpu_of(engine, loaded.choice(engine)))),
+            gpu=gpu,
+            slice=SLICE,
+            sandbox=sandbox(exemptions(engine, gpu)),
         )
     return found
 

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 from hal.engines import Engine
 from hal.engines.gpu import Gpu, gpu_of
+from hal.render import control, gateway, selector, systemd
 from hal.render import engine as launching
-from hal.render import systemd
 from hal.render.files import PROGRAM, RenderedFile, link, text
 from hal.render.filters import filter_file, filter_path
+from hal.render.memory import SLICE, engines_share
 from hal.render.sandbox import Exemption
 from hal.render.system import TMPFS
 from hal.spec import LoadedSpec
@@ -23,6 +24,9 @@ from hal.spec import LoadedSpec
 SCRIPTS = "/etc/init.d"
 PRIVATE = "/usr/lib/hal"
 """Where programs lie that only other programs of the appliance run."""
+
+FETCH = f"{PRIVATE}/credentials"
+"""What brings in the gateway's credentials, in debug images."""
 
 BUSYBOX = "/usr/bin/busybox"
 APPLETS = (
@@ -38,10 +42,11 @@ CLOSED_IDS = "902-999"
 
 @dataclass(frozen=True)
 class Directory:
-    """A directory that a service finds when it starts; `mode` in octal."""
+    """A directory that a service finds when it starts; `mode` in octal, `group` "" for the service's own."""
 
     path: str
     mode: str = "0750"
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,11 @@ class Service:
     are the places below which it may write (Landlock). `confined` is False for what sees and touches all.
     `state_file` is where it says how it is, if it does (services/engine/report.py).
     `exemptions` are those of its unit, for the filter of system calls; None: it has no filter.
-    `longest_delay` in seconds bounds the wait before it is started again, `stop_seconds` its orderly end.
+    `slice` is a control group that it shares with others, and with them a limit of memory. `pins_memory`: it
+    may lock as much of that as it wants (setrlimit(2), RLIMIT_MEMLOCK).
+    `groups` are further ones of its user. `reload` is a command that makes it read its configuration anew
+    (none: a restart does). `longest_delay` in seconds bounds the wait before it is started again,
+    `stop_seconds` its orderly end.
     """
 
     order: int
@@ -62,12 +71,14 @@ class Service:
     command: tuple[str, ...]
     user: str = "root"
     group: str = "root"
+    groups: tuple[str, ...] = ()
     capabilities: tuple[str, ...] = ()
     directories: tuple[Directory, ...] = ()
     writable: tuple[str, ...] = ()
     environment: str | None = None
     umask: str = "0077"
     stop_signal: str = "TERM"
+    reload: tuple[str, ...] = ()
     stop_seconds: int = 5
     longest_delay: int = 10
     oom_score: int = 0
@@ -75,6 +86,13 @@ class Service:
     state_file: str = ""
     exemptions: Mapping[str, Exemption] | None = None
     confined: bool = True
+    slice: str = ""
+    pins_memory: bool = False
+
+    @property
+    def cgroup(self) -> str:
+        """Its control group, below /sys/fs/cgroup."""
+        return f"{self.slice}/{self.name}" if self.slice else self.name
 
     @property
     def script(self) -> str:
@@ -92,7 +110,8 @@ class Service:
         filtered = (f"setpriv --no-new-privs --seccomp-filter {filter_path(self.name)}", "--")
         return (
             "setpriv",
-            f"--reuid {self.user} --regid {self.group} --clear-groups",
+            f"--reuid {self.user} --regid {self.group} "
+            + (f"--groups {','.join(self.groups)}" if self.groups else "--clear-groups"),
             f"--no-new-privs --bounding-set {kept} --inh-caps -all --ambient-caps -all",
             '--landlock-access "fs:$WRITE"',
             *rules,
@@ -112,17 +131,22 @@ _NEEDS_QUOTES = re.compile(r"[^A-Za-z0-9_./:@%+,=-]")
 
 def files(loaded: LoadedSpec) -> dict[str, RenderedFile]:
     """BusyBox's files, the init scripts, and the programs that they share."""
-    debug = loaded.spec.variant == "debug"
+    debug, wanted = loaded.spec.variant == "debug", gateway.credentials(loaded)
     found = {
         "/etc/inittab": text("inittab", loaded),
         "/etc/fstab": text("fstab", loaded, tmpfs=TMPFS),
-        f"{SCRIPTS}/rcS": _program("rcS", loaded),
+        f"{SCRIPTS}/rcS": _program(
+            "rcS", loaded, slice=SLICE, share=engines_share(loaded), fetch=FETCH if debug and wanted else ""
+        ),
         f"{SCRIPTS}/rcK": _program("rcK", loaded),
         f"{PRIVATE}/supervise": _program("supervise", loaded),
         f"{PRIVATE}/network": _program("network", loaded, closed=CLOSED_IDS, udhcpc=f"{PRIVATE}/udhcpc"),
         f"{PRIVATE}/udhcpc": _program("udhcpc", loaded),
         "/usr/bin/hal-selector": _program("hal-selector", loaded),
     }
+    if debug and wanted:
+        directory = gateway.CREDENTIALS["sysv"]
+        found[FETCH] = _program("credentials", loaded, names=wanted, directory=directory)
     if debug:
         found[f"{PRIVATE}/ssh"] = _program("ssh-start", loaded)
         found["/etc/hal/ssh/sshd_config"] = text("sshd_config", loaded)
@@ -163,7 +187,10 @@ def services(loaded: LoadedSpec) -> list[Service]:
             order=60,
             name="hal-gateway",
             summary=f"Gateway (HAProxy) on port {loaded.spec.gateway.port}",
-            command=("/usr/sbin/haproxy", "-db", "-f", "/etc/hal/gateway/haproxy.cfg"),
+            command=(
+                gateway.SERVE if loaded.spec.tls else "/usr/sbin/haproxy",
+                *("-db", "-f", f"{gateway.DIRECTORY}/haproxy.cfg"),
+            ),
             user="hal-gateway",
             group="hal-gateway",
             directories=(Directory("/run/hal/gateway"),),
@@ -175,15 +202,21 @@ def services(loaded: LoadedSpec) -> list[Service]:
             oom_score=-900,
             exemptions=systemd.GATEWAY_EXEMPTIONS,
         ),
+        *((control_service(),) if control.needed(loaded) else ()),
         Service(
             order=70,
             name="hal-selector",
             summary="Selector: decides which engine serves and tells the gateway",
-            command=("/usr/bin/hal-selector",),
+            command=("/usr/bin/hal-selector", "run"),
             user="hal-selector",
             group="hal-gateway",
-            directories=(Directory("/run/hal/selector"),),
-            writable=("/run/hal/selector",),
+            groups=(selector.GROUP,) if control.needed(loaded) else (),
+            directories=(Directory("/run/hal/selector"), Directory(selector.STATE, "0700")),
+            writable=(
+                *("/run/hal/selector", selector.STATE),
+                *((selector.CONTROL,) if control.needed(loaded) else ()),  # the pipe; its mode bounds it
+            ),
+            reload=("/usr/bin/hal-selector", "reload"),
             umask="0007",  # the gateway, of the same group, uses the status socket
             longest_delay=10,
             oom_score=-800,
@@ -203,14 +236,28 @@ def services(loaded: LoadedSpec) -> list[Service]:
     return sorted(found, key=lambda service: (service.order, service.name))
 
 
+def control_service() -> Service:
+    """What starts and stops engines for the selector: root, as it calls init scripts, which must be."""
+    return Service(
+        order=65,
+        name="hal-control",
+        summary="Starts and stops engines for the selector",
+        command=(control.PROGRAM_PATH,),
+        # Files in it get the directory's group, which may write orders.
+        directories=(Directory(selector.CONTROL, "2750", selector.GROUP),),
+        longest_delay=10,
+        oom_score=-700,
+        confined=False,
+    )
+
+
 def engine_service(engine: Engine, gpu: Gpu | None) -> Service:
     """The service of an engine, out of its file alone."""
     state = f"/var/lib/{engine.state_directory}" if engine.state_directory else None
     cache = f"/var/cache/{engine.cache_directory}" if engine.cache_directory else None
     own = tuple(Directory(path, "0700") for path in (state, cache) if path)
-    if not engine.notifies:
-        # Where the launcher says how the engine is.
-        own = (*own, Directory(f"{launching.RUNTIME}/{engine.name}", "0755"))
+    # Where its launcher says how the engine is.
+    own = (*own, Directory(f"{launching.RUNTIME}/{engine.name}", "0755"))
     return Service(
         order=96,
         name=engine.name,
@@ -226,7 +273,9 @@ def engine_service(engine: Engine, gpu: Gpu | None) -> Service:
         oom_score=500,
         exemptions=systemd.exemptions(engine, gpu),
         working_directory=state or "/",
-        state_file="" if engine.notifies else f"{launching.RUNTIME}/{engine.name}/state",
+        state_file=f"{launching.RUNTIME}/{engine.name}/state",
+        slice=SLICE,
+        pins_memory=gpu is not None,
     )
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from hal.packref import PackRef
+from hal.remotes import SYSTEM_CERTIFICATES
 from hal.render import Rendered, render
+from hal.root import write_files
 from hal.run import Completed
 from hal.sandbox import Sandbox
 from hal.spec import LoadedSpec, load_spec, parse_spec
@@ -64,3 +66,20 @@ def tool(tools: Sandbox) -> Tool:
         return tools.run(argv, writable=[directory], check=False)
 
     return run_tool
+
+
+def checked_haproxy(rendered: Rendered, directory: Path, tool: Tool) -> Completed:
+    """HAProxy's word on its configuration, with all paths below `directory` and the key for TLS made."""
+    write_files(rendered, directory)
+    config, make_key = directory / "etc/hal/gateway/haproxy.cfg", directory / "usr/lib/hal/gateway-key"
+    for path in (config, make_key):
+        if path.exists():
+            text = path.read_text().replace("/run/hal/gateway", str(directory))
+            # The tools tree is never configured, so that it has no bundle of all certificates.
+            text = text.replace(SYSTEM_CERTIFICATES, f"{directory}/ca.pem")
+            path.write_text(text.replace("/etc/hal", f"{directory}/etc/hal").replace("/run/hal", "/tmp"))
+    new = ["openssl", "req", "-x509", "-quiet", "-nodes", "-newkey", "ed25519", "-subj", "/CN=ca"]
+    assert tool([*new, "-keyout", "/dev/null", "-out", f"{directory}/ca.pem"], directory).returncode == 0
+    if make_key.exists():
+        assert tool(["sh", str(make_key)], directory).returncode == 0
+    return tool(["haproxy", "-c", "-f", str(config)], directory)

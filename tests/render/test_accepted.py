@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from hal.render import Rendered
+from hal.profiles import profile_names
+from hal.render import Rendered, render
 from hal.root import write_files
 from hal.run import Completed
+from hal.spec import load_spec, parse_spec
+from tests.render.conftest import checked_haproxy
 
 Tool = Callable[..., Completed]
 
@@ -20,7 +23,13 @@ STOCK_UNITS = (
     *("systemd-networkd.service", "systemd-networkd.socket", "systemd-tmpfiles-setup.service"),
     *("shutdown.target", "umount.target", "network.target", "network-pre.target", "sysinit.target"),
 )
-PROGRAMS = ("usr/sbin/haproxy", "usr/sbin/sshd", "usr/bin/ssh-keygen", "opt/llamacpp/bin/hal-llamacpp")
+PROGRAMS = (
+    "usr/sbin/haproxy",
+    "usr/bin/openssl",
+    "usr/sbin/sshd",
+    "usr/bin/ssh-keygen",
+    "opt/llamacpp/bin/hal-llamacpp",
+)
 
 MOST_EXPOSED = 2.5
 UNCONFINED = {"hal-ssh@.service": "debug images only: a root shell to see and touch everything"}
@@ -81,13 +90,50 @@ def test_accounts_have_their_fixed_numbers(root: Path, tool: Tool) -> None:
     assert accounts["llamacpp"] == ["911", "911"]
 
 
-def test_haproxy_accepts_its_configuration(root: Path, tool: Tool) -> None:
-    config = root / "etc/hal/gateway/haproxy.cfg"
-    text = config.read_text().replace("/etc/hal", f"{root}/etc/hal").replace("/run/hal", f"{root}/run/hal")
-    config.write_text(text)
-    done = tool(["haproxy", "-c", "-q", "-f", str(config)], root)
+def test_haproxy_accepts_its_configuration(files: Rendered, tool: Tool, tmp_path: Path) -> None:
+    done = checked_haproxy(files, tmp_path, tool)
     assert done.returncode == 0, done.stderr
     assert "WARNING" not in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("profile", profile_names())
+def test_haproxy_accepts_every_profile(profile: str, tool: Tool, tmp_path: Path) -> None:
+    done = checked_haproxy(render(load_spec(profile), []), tmp_path, tool)
+    assert done.returncode == 0 and "WARNING" not in done.stderr, done.stderr
+
+
+FULL = f"""\
+appliance: {{name: full, version: 1.0.0}}
+variant: VARIANT
+init: INIT
+engines:
+  llamacpp:
+  ollama:
+  openai: {{settings: {{base_url: https://api.example.com/openai/v1, model: m, credential: key}}}}
+models: [smollm2-135m]
+disk: {{state: 1G}}
+network: {{dns: [127.0.0.1]}}
+gateway:
+  tokens:
+    - {{name: a, sha256: {"a" * 64}, domains: [x], rate: 5}}
+    - {{name: b, sha256: {"b" * 64}, concurrency: 5}}
+  limits: {{body: 1M, rate: 10, concurrency: 3}}
+  routes:
+    - {{header: {{X-Team: "re*"}}, path_prefix: /v1/chat, priority: 5, to: other}}
+    - {{domain: finance, to: llamacpp}}
+    - {{path_pattern: "/v1/*/x", method: POST, priority: 3, to: openai}}
+  remotes:
+    - {{name: other, base_url: "https://192.0.2.7:8443", model: m, timeout: 30, credential: key}}
+  guardrails: {{url: http://127.0.0.1:8100/rails}}
+"""
+
+
+@pytest.mark.parametrize("init", ["systemd", "sysv"])
+@pytest.mark.parametrize("variant", ["debug", "production"])
+def test_haproxy_accepts_everything_at_once(init: str, variant: str, tool: Tool, tmp_path: Path) -> None:
+    spec = FULL.replace("VARIANT", variant).replace("INIT", init)
+    done = checked_haproxy(render(parse_spec(spec, Path("full.yaml")), []), tmp_path, tool)
+    assert done.returncode == 0 and "WARNING" not in done.stderr, done.stderr
 
 
 def test_debug_sshd_config_is_short_of_passwords(files: Rendered) -> None:

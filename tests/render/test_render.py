@@ -12,7 +12,7 @@ import pytest
 from hal.engines import load_engine
 from hal.packref import PackRef, pack_label
 from hal.render import Rendered, render
-from hal.render.gateway import ERRORS, error_answer
+from hal.render.refusals import OLLAMA, REFUSALS
 from hal.render.sandbox import COMMON
 from hal.render.system import env_quoted
 from hal.render.systemd import quoted
@@ -159,8 +159,8 @@ def test_production_has_no_ssh_and_needs_tokens(production: LoadedSpec, starter:
     assert not [path for path in closed if re.search(r"hal-ssh|/etc/hal/ssh", path)]
     assert f"{UNITS}/hal-ssh.socket" in debug
     assert "ssh" not in closed[f"{UNITS}/appliance.target"].content
-    assert "status 401" in closed["/etc/hal/gateway/haproxy.cfg"].content
-    assert "status 401" not in debug["/etc/hal/gateway/haproxy.cfg"].content
+    assert "http_auth_bearer" in closed["/etc/hal/gateway/haproxy.cfg"].content
+    assert "http_auth_bearer" not in debug["/etc/hal/gateway/haproxy.cfg"].content
     assert "ForwardToConsole" not in closed["/etc/systemd/journald.conf.d/hal.conf"].content
 
 
@@ -168,7 +168,7 @@ def test_production_without_tokens_refuses_everybody(production: LoadedSpec) -> 
     gateway = production.spec.gateway.model_copy(update={"tokens": ()})
     spec = production.spec.model_copy(update={"gateway": gateway})
     files = render(LoadedSpec(spec, production.path, production.engines, production.models), [])
-    assert "status 401" in files["/etc/hal/gateway/haproxy.cfg"].content
+    assert "http_auth_bearer" in files["/etc/hal/gateway/haproxy.cfg"].content
     assert [line for line in lines(files, "/etc/hal/gateway/tokens.map") if not line.startswith("#")] == []
 
 
@@ -205,10 +205,13 @@ def test_selector_knows_what_readiness_means(loaded: LoadedSpec, files: Rendered
     assert engine["model"] == "smollm2-135m" and engine["server"] == "engines/llamacpp"
 
 
-@pytest.mark.parametrize("name", sorted(ERRORS))
+@pytest.mark.parametrize("name", sorted(REFUSALS))
 def test_errors_have_the_apis_own_shape(name: str) -> None:
-    head, _, body = error_answer(name).partition("\r\n\r\n")
+    refusal = REFUSALS[name]
+    head, _, body = refusal.answer().partition("\r\n\r\n")
     headers = dict(line.split(": ", 1) for line in head.split("\r\n")[1:])
-    assert head.startswith(f"HTTP/1.1 {name[:3]} ")
+    assert head.startswith(f"HTTP/1.1 {refusal.status} ")
     assert int(headers["Content-Length"]) == len(body.encode())
     assert set(json.loads(body)["error"]) == {"message", "type", "param", "code"}
+    ollamas = json.loads(refusal.answer(OLLAMA).partition("\r\n\r\n")[2])
+    assert ollamas == {"error": refusal.message, "code": refusal.code}

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from hal.engines import available_engines, load_engine
+from hal.engines import Engine, available_engines, load_any_engine, load_engine
 from hal.profiles import profile_names
 from hal.render import Rendered, render
 from hal.render.sysv import engine_service, quoted
 from hal.root import write_files
 from hal.spec import LoadedSpec, load_spec
-from tests.render.conftest import PACKS, Tool
+from tests.render.conftest import PACKS, Tool, checked_haproxy
 
 SHELL = "#!/bin/sh\n"
 
@@ -85,8 +85,8 @@ def test_the_scripts_are_named_by_their_order(sysv: LoadedSpec, sysv_files: Rend
     names = [
         path.removeprefix("/etc/init.d/") for path in sysv_files if re.match(r"/etc/init\.d/S\d\d", path)
     ]
-    wanted = ["S01syslogd", "S02klogd", "S40network", "S60hal-gateway", "S70hal-selector", "S96llamacpp"]
-    assert names == wanted + (["S99hal-ssh"] if sysv.spec.variant == "debug" else [])
+    wanted = ["S01syslogd", "S02klogd", "S40network", "S60hal-gateway", "S65hal-control", "S70hal-selector"]
+    assert names == [*wanted, "S96llamacpp"] + (["S99hal-ssh"] if sysv.spec.variant == "debug" else [])
 
 
 def test_nothing_of_systemd_is_rendered(sysv_files: Rendered) -> None:
@@ -130,7 +130,7 @@ def test_the_shell_takes_quoted_arguments_as_they_are(argument: str) -> None:
     assert done.stdout == argument
 
 
-ENGINES = [name for name in available_engines() if load_engine(name).command]
+ENGINES = [name for name in available_engines() if isinstance(load_any_engine(name), Engine)]
 
 
 @pytest.mark.parametrize("name", ENGINES)
@@ -193,15 +193,21 @@ def test_an_environment_file_means_the_same_to_the_shell(production: LoadedSpec,
 
 def test_an_engine_writes_only_below_its_own_directories() -> None:
     service = engine_service(load_engine("llamacpp"), None)
-    assert service.writable == ("/var/lib/hal/llamacpp", "/var/cache/hal/llamacpp", "/tmp", "/var/tmp")
+    own = ("/var/lib/hal/llamacpp", "/var/cache/hal/llamacpp", "/run/hal/engines/llamacpp")
+    assert service.writable == (*own, "/tmp", "/var/tmp")
     assert service.capabilities == ()
 
 
 def test_haproxy_accepts_its_configuration(sysv_files: Rendered, tool: Tool, tmp_path: Path) -> None:
-    write_files(sysv_files, tmp_path)
-    config = tmp_path / "etc/hal/gateway/haproxy.cfg"
-    config.write_text(
-        config.read_text().replace("/etc/hal", f"{tmp_path}/etc/hal").replace("/run/hal", "/tmp")
-    )
-    done = tool(["haproxy", "-c", "-q", "-f", str(config)], tmp_path)
+    done = checked_haproxy(sysv_files, tmp_path, tool)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_gateway_has_its_key_before_it_starts(sysv_files: Rendered) -> None:
+    script = sysv_files["/etc/init.d/S60hal-gateway"].content
+    if "/usr/lib/hal/gateway-key" in sysv_files:
+        assert "/usr/lib/hal/gateway -db -f" in script
+        start = sysv_files["/usr/lib/hal/gateway"]
+        assert start.mode == 0o755 and "/usr/lib/hal/gateway-key\nexec /usr/sbin/haproxy" in start.content
+    else:
+        assert "/usr/sbin/haproxy -db -f" in script

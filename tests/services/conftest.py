@@ -14,7 +14,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -30,30 +29,13 @@ from hal.root import write_files
 from hal.sandbox import Sandbox
 from hal.spec import parse_spec
 from tests import tiny_model
+from tests.services.gateways import Gateway, GatewayMaker, free_port, running, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 STAND_INS = Path(__file__).parent / "stand_ins"
 
 DEADLINE = 20.0
 """Seconds for anything here to happen; natively it takes a tenth of one."""
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
-def wait_for(condition: Callable[[], Any], what: str, deadline: float = DEADLINE) -> Any:
-    """The first true value of `condition`; fails after `deadline` seconds."""
-    end = time.monotonic() + deadline
-    while time.monotonic() < end:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.02)
-    pytest.fail(f"after {deadline:g} s still not: {what}")
 
 
 @pytest.fixture(scope="session")
@@ -88,6 +70,16 @@ def engine_pack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         archive.extractall(pack / "lib")
     yield pack
     shutil.rmtree(pack)  # 100 MB
+
+
+@pytest.fixture(scope="session")
+def open_gateway(haproxy: Callable[[Path], list[str]], tools: Sandbox) -> GatewayMaker:
+    """Starts the real gateway of a spec alone: `with open_gateway(spec) as gateway`."""
+
+    def opened(spec: str, **options: Any) -> AbstractContextManager[Gateway]:
+        return running(spec, haproxy, tools, **options)
+
+    return opened
 
 
 class Stack:
@@ -160,7 +152,7 @@ def make_stack(haproxy: Callable[[Path], list[str]], engine_pack: Path, tiny: Pa
     """Makes the stack of a small spec; nothing is started yet."""
 
     @contextmanager
-    def make(variant: str = "debug", tokens: str = "[]") -> Iterator[Stack]:
+    def make(variant: str = "debug", tokens: str = "[]", wait: int = 1) -> Iterator[Stack]:
         # Not pytest's directory: the path of a unix socket may have 107 bytes.
         home = Path(tempfile.mkdtemp(prefix="hal-stack-"))
         port, engine_port = free_port(), free_port()
@@ -176,20 +168,21 @@ models:
     format: gguf
     files:
       - {{name: tiny.gguf, size: {len(content)}, sha256: {digest}, source: {{kind: file, path: tiny.gguf}}}}
-gateway: {{port: {port}, tokens: {tokens}}}
+gateway: {{port: {port}, tls: false, tokens: {tokens}}}
+selector: {{wait: {wait}}}
 variant: {variant}
 """,
             home / "spec.yaml",
         )
         files = render(loaded, [])
         write_files(files, home)
-        for directory in ("run/hal/gateway", "run/hal/selector"):
+        for directory in ("run/hal/gateway", "run/hal/selector", "run/hal/control", "var/lib/hal/selector"):
             (home / directory).mkdir(parents=True)
         config, selector = home / "etc/hal/gateway/haproxy.cfg", home / "etc/hal/selector.json"
         for path in (config, selector):
-            text = (
-                path.read_text().replace("/etc/hal", f"{home}/etc/hal").replace("/run/hal", f"{home}/run/hal")
-            )
+            text = path.read_text()
+            for top in ("/etc/hal", "/run/hal", "/var/lib/hal"):
+                text = text.replace(top, f"{home}{top}")
             path.write_text(text.replace(f":::{port} v4v6", f"127.0.0.1:{port}"))
         program = "import sys; from services.selector.daemon import main; sys.exit(main(sys.argv[1]))"
         commands = {

@@ -43,8 +43,10 @@ def raw(stack: Stack, request: bytes) -> bytes:
 
 
 def error_code(answer: Any) -> str:
+    """An error's code, in the OpenAI API's shape or in that of Ollama's own."""
     assert answer.headers["content-type"] == "application/json"
-    return str(answer.json()["error"]["code"])
+    error = answer.json()["error"]
+    return str(error["code"] if isinstance(error, dict) else answer.json()["code"])
 
 
 @pytest.mark.parametrize("prefix", ["", "/research"])
@@ -94,6 +96,7 @@ def test_paths_that_are_not_the_api(stack: Stack, path: str) -> None:
 def test_ollamas_api_says_that_it_is_off(stack: Stack, path: str) -> None:
     answer = stack.get(path)
     assert answer.status_code == 404 and error_code(answer) == "ollama_not_active"
+    assert "active engine" in answer.json()["error"], "not in the shape that Ollama's clients read"
 
 
 @pytest.mark.parametrize(
@@ -237,7 +240,7 @@ def test_an_engine_never_sees_the_token(make_stack: StackMaker) -> None:
         wait_for(lambda: stack.status_of("/health") == 503, "the gateway listens")
         with socket.socket(socket.AF_UNIX) as admin:
             admin.connect(str(stack.home / "run/hal/gateway/admin.sock"))
-            admin.sendall(b"set server engines/llamacpp state ready\n")
+            admin.sendall(b"set server engines/llamacpp state ready; set server switch/serving state ready\n")
             admin.recv(100)
         with socket.create_connection(("127.0.0.1", stack.port)) as caller:
             caller.sendall(b"GET /v1/models HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer abc\r\n")
@@ -314,4 +317,4 @@ def test_selector_refuses_a_bad_configuration(make_stack: StackMaker) -> None:
         (stack.home / "etc/hal/selector.json").write_text('{"policy": "vllm"}')
         stack.start("selector")
         assert stack.processes.pop("selector").wait(DEADLINE) == 1
-        assert "selector.json: the key 'engines' is missing" in stack.log("selector")
+        assert "selector.json: it must be an object with a list of engines" in stack.log("selector")

@@ -1,0 +1,14 @@
+"""The routes as the selector reads them (services/selector/routes.py)."""
+
+from __future__ import annotations
+
+from hal.render.files import RenderedFile, origin
+from hal.routes import loaded_json
+from hal.spec import LoadedSpec
+
+PATH = "/etc/hal/routes.json"
+
+
+def files(loaded: LoadedSpec) -> dict[str, RenderedFile]:
+    """The file of routes, without any too: an empty list says so."""
+    return {PATH: RenderedFile(loaded_json(loaded, origin(loaded)))}
