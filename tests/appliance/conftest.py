@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import paramiko
 import pytest
 import requests
@@ -90,22 +91,26 @@ class Appliance:
 
     def wait_ready(self, seconds: float = 30) -> float:
         """Until an engine serves; the seconds since QEMU's start."""
-        return self.vm.wait(http_probe(self.plan.port), self.deadline(seconds), "an engine")
+        return self.vm.wait(
+            http_probe(self.plan.port, tls=self.plan.tls), self.deadline(seconds), "an engine"
+        )
 
     def wait_gateway(self, seconds: float = 15) -> float:
         """Until the gateway answers anything; the seconds since QEMU's start."""
-        probe = http_probe(self.plan.port, accepts=lambda status: True)
+        probe = http_probe(self.plan.port, accepts=lambda status: True, tls=self.plan.tls)
         return self.vm.wait(probe, self.deadline(seconds), "the gateway")
 
     def get(self, path: str, **options: Any) -> requests.Response:
-        return requests.get(f"{self.url}{path}", timeout=30, **options)
+        # The certificate is made at boot: nothing here can know it beforehand.
+        return requests.get(f"{self.url}{path}", timeout=30, verify=False, **options)
 
     def status(self) -> dict[str, Any]:
         found: dict[str, Any] = self.get("/api/v1/inference/status").json()
         return found
 
     def openai(self, key: str = "none") -> OpenAI:
-        return OpenAI(base_url=f"{self.url}/v1", api_key=key, timeout=240, max_retries=0)
+        http = httpx.Client(verify=False, timeout=240)
+        return OpenAI(base_url=f"{self.url}/v1", api_key=key, timeout=240, max_retries=0, http_client=http)
 
     def ssh(self) -> Host:
         """testinfra's host inside (debug images only)."""

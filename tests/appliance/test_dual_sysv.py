@@ -52,7 +52,7 @@ class Guest:
         return text
 
     def processes(self, engine: str) -> set[str]:
-        return set(self.host.run(f"cat /sys/fs/cgroup/{engine}/service/cgroup.procs").stdout.split())
+        return set(self.host.run(f"cat /sys/fs/cgroup/engines/{engine}/service/cgroup.procs").stdout.split())
 
     def listed(self, engine: str) -> str:
         """What the engine itself lists, asked over loopback; empty while it does not answer."""

@@ -48,7 +48,7 @@ def inside(host: Host, path: str) -> str:
 
 def processes(host: Host, unit: str = "ollama") -> list[str]:
     """The process ids of a unit, the launcher's first."""
-    found = host.run(f"cat /sys/fs/cgroup/system.slice/{unit}.service/cgroup.procs")
+    found = host.run(f"cat /sys/fs/cgroup/engines.slice/{unit}.service/cgroup.procs")
     return found.stdout.split() if found.rc == 0 else []
 
 

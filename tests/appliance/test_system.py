@@ -9,6 +9,8 @@ from testinfra.host import Host
 
 UNITS = ("hal-gateway", "hal-selector", "llamacpp")
 USERS = {"hal-gateway": 901, "hal-selector": 902, "llamacpp": 911}
+ROOTS = {"hal-control"}
+"""What runs as root: it tells systemd to start and stop engines."""
 
 
 def process_of(host: Host, unit: str) -> dict[str, str]:
@@ -33,7 +35,7 @@ def test_the_journal_has_no_errors(host: Host) -> None:
 def test_nothing_runs_that_an_appliance_does_not_need(host: Host) -> None:
     running = host.check_output("systemctl list-units --type=service --state=running --plain --no-legend")
     names = {line.split()[0].removesuffix(".service") for line in running.splitlines()}
-    expected = {*UNITS, "systemd-journald", "systemd-networkd"}
+    expected = {*UNITS, *ROOTS, "systemd-journald", "systemd-networkd"}
     assert {name for name in names if not name.startswith("hal-ssh@")} == expected
 
 

@@ -21,11 +21,13 @@ from tests.appliance.test_tampering import BLOCK, flip, partition
 from tests.tiny_model import ANSWER
 
 ENGINE = "S96llamacpp"
+CONTROL = "S65hal-control"
 SCRIPTS = {
     "S01syslogd": "root",
     "S02klogd": "root",
     "S40network": "root",
     "S60hal-gateway": "hal-gateway",
+    CONTROL: "root",
     "S70hal-selector": "hal-selector",
     ENGINE: "llamacpp",
     "S99hal-ssh": "root",
@@ -61,9 +63,13 @@ def name_of(script: str) -> str:
     return script[3:]
 
 
+def group_of(script: str) -> str:
+    return f"engines/{name_of(script)}" if script == ENGINE else name_of(script)
+
+
 def main_process(host: Host, script: str) -> int:
     """The first process of a service (its supervisor is in the control group above)."""
-    found = host.check_output(f"head -n 1 /sys/fs/cgroup/{name_of(script)}/service/cgroup.procs")
+    found = host.check_output(f"head -n 1 /sys/fs/cgroup/{group_of(script)}/service/cgroup.procs")
     return int(found) if found else 0
 
 
@@ -114,7 +120,7 @@ def test_services_run_as_their_users_without_privileges(host: Host, script: str,
     text = host.check_output(f"cat /proc/{main_process(host, script)}/status")
     status = {key: value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())}
     assert status["Uid"].split() == [str(host.user(user).uid)] * 4
-    if script == "S99hal-ssh":
+    if script in (CONTROL, "S99hal-ssh"):  # they call what must be root with all capabilities
         return
     assert status["NoNewPrivs"] == "1"
     assert status["Seccomp"] == ("0" if user == "root" else "2")
@@ -273,7 +279,8 @@ def test_shutdown_is_in_order_and_state_outlives_it(
         machine.vm.wait_end(machine.deadline(20))
         log = machine.vm.serial()
     stopped = re.findall(r"Stopping (\S+): OK", log)
-    assert stopped == [name_of(script) for script in sorted(SCRIPTS, reverse=True)]
+    others = sorted(SCRIPTS.keys() - {CONTROL}, reverse=True)
+    assert stopped == [name_of(script) for script in (CONTROL, *others)]
     with boot_image(sysv_image, directory=tmp_path) as machine:
         host = machine.ssh()
         assert host.file("/var/lib/hal/note").content_string == "kept\n"

@@ -77,7 +77,7 @@ def show(host: Host, name: str) -> str:
 
 def processes(host: Host) -> dict[int, str]:
     """The processes of the unit's control group, by number, with their command lines."""
-    numbers = host.run("cat /sys/fs/cgroup/system.slice/vllm.service/cgroup.procs").stdout.split()
+    numbers = host.run("cat /sys/fs/cgroup/engines.slice/vllm.service/cgroup.procs").stdout.split()
     found = {}
     for number in numbers:
         done = host.run(f"tr '\\0' ' ' < /proc/{number}/cmdline")
@@ -154,6 +154,7 @@ def test_a_killed_process_takes_the_group_along_and_it_comes_back(appliance: App
     started_anew(appliance, host, before)
     assert int(show(host, "NRestarts")) == 2
     wait_active(appliance, host)
+    appliance.wait_ready(30)  # the selector asks from time to time
     assert ask(appliance, "tiny") == ANSWER
 
 
