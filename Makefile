@@ -49,6 +49,10 @@ lint: dev ## ruff, mypy and shellcheck
 bench: dev ## measure cold, warm and configuration-only builds
 	scripts/bench_build
 
+.PHONY: bench-gateway
+bench-gateway: dev ## measure the gateway beside other proxies (nothing else should run meanwhile)
+	scripts/bench_gateway
+
 .PHONY: docs
 docs: dev ## write what is generated in docs/ anew
 	.venv/bin/python scripts/exposure_table

@@ -11,6 +11,7 @@ from hal.render import engine as launching
 from hal.render.files import PROGRAM, RenderedFile, link, text
 from hal.render.memory import SLICE, engines_share
 from hal.render.sandbox import Exemption, sandbox
+from hal.routes import haproxy_lines
 from hal.spec import LoadedSpec
 
 UNITS = "/usr/lib/systemd/system"
@@ -20,6 +21,8 @@ GATEWAY_EXEMPTIONS = {
     "IPAddressAllow": Exemption("", "see IPAddressDeny"),
     "UMask": Exemption("0007", "the selector, of the same group, uses the admin socket"),
 }
+
+COMPILING = Exemption("no", "a route has a pattern that PCRE compiles to machine code when HAProxy starts")
 
 SELECTOR_EXEMPTIONS = {
     "UMask": Exemption("0007", "the gateway, of the same group, uses the status socket"),
@@ -40,7 +43,7 @@ def files(loaded: LoadedSpec) -> dict[str, RenderedFile]:
             loaded,
             make_key=gateway.MAKE_KEY,
             credentials=gateway.credentials(loaded),
-            sandbox=sandbox(GATEWAY_EXEMPTIONS),
+            sandbox=sandbox(gateway_exemptions(loaded)),
         ),
         f"{UNITS}/hal-selector.service": text(
             "hal-selector.service",
@@ -73,6 +76,13 @@ def files(loaded: LoadedSpec) -> dict[str, RenderedFile]:
             sandbox=sandbox(exemptions(engine, gpu)),
         )
     return found
+
+
+def gateway_exemptions(loaded: LoadedSpec) -> dict[str, Exemption]:
+    """What the gateway's sandbox has otherwise: more only where a route cannot be asked for without."""
+    # acl NAME WHAT -m HOW …
+    compiles = any(line.split(" ")[4:5] == ["reg"] for line in haproxy_lines(loaded))
+    return GATEWAY_EXEMPTIONS | ({"MemoryDenyWriteExecute": COMPILING} if compiles else {})
 
 
 def exemptions(engine: Engine, gpu: Gpu | None) -> dict[str, Exemption]:

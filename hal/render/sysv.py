@@ -200,7 +200,7 @@ def services(loaded: LoadedSpec) -> list[Service]:
             stop_seconds=10,
             longest_delay=5,
             oom_score=-900,
-            exemptions=systemd.GATEWAY_EXEMPTIONS,
+            exemptions=systemd.gateway_exemptions(loaded),
         ),
         *((control_service(),) if control.needed(loaded) else ()),
         Service(

@@ -30,6 +30,9 @@ PATH_CHARACTERS = frozenset(
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789/._~!$&'()+,;=:@%-"
 )
 NAME_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
+REGEX = "reg"
+"""How HAProxy is told to use a regular expression."""
+
 HEADER_CHARACTERS = NAME_CHARACTERS - {"."} | {"_"}
 REGEX_PLAIN = NAME_CHARACTERS - {"."} | {"/"}
 
@@ -190,7 +193,7 @@ def haproxy(table: Table) -> str:
         names: list[str] = []
         for part, test, value in _tests(rule):
             names.append(f"route_{place}_{len(names)}")
-            lines.append(f"acl {names[-1]} {part} -m {test} -- {quoted(value)}")
+            lines.append(f"acl {names[-1]} {part} -m {test}" + (f" -- {quoted(value)}" if value else ""))
         lines.append(f"http-request set-var(txn.to,ifnotexists) str({rule.to}) if {' '.join(names)}")
     return "".join(line + "\n" for line in lines)
 
@@ -199,10 +202,38 @@ def _tests(rule: Rule) -> list[tuple[str, str, str]]:
     """A rule's conditions as HAProxy tests them: what is looked at, how, and the value."""
     found = [("method", "str", rule.method), (DOMAIN, "str", rule.domain), ("path", "str", rule.path)]
     found.append(("path", "beg", rule.path_prefix))
-    found.append(("path", "reg", rule.path_pattern and regex(rule.path_pattern)))
-    # The last one where there are several, so that a header has one value: what is in conflict is known then.
-    found += [(f"req.fhdr({name},-1)", "reg", regex(value)) for name, value in rule.headers]
-    return [(part, test, value) for part, test, value in found if value]
+    found = [(part, test, value) for part, test, value in found if value]
+    if rule.path_pattern:
+        found += like("path", rule.path_pattern)
+    for name, value in rule.headers:
+        # The last one where there are several, so that a header has one value: a conflict is known by that.
+        found += like(f"req.fhdr({name},-1)", value)
+    return found
+
+
+def like(part: str, glob: str) -> list[tuple[str, str, str]]:
+    """A glob as HAProxy tests it: as few plain comparisons as say the same, else a regular expression.
+
+    A regular expression is compiled when HAProxy starts, which takes memory that can be written and executed:
+    the gateway's sandbox allows that only where a rule needs one.
+    """
+    while STAR + STAR in glob:
+        glob = glob.replace(STAR + STAR, STAR)
+    first, *rest = glob.split(STAR)
+    if not rest:
+        return [(part, "str", first)]
+    middle, last = rest[:-1], rest[-1]
+    if middle and (last or len(middle) > 1):
+        return [(part, REGEX, regex(glob))]
+    found = [(part, "beg", first)] if first else []
+    if middle:
+        # Behind what it begins with, as one must not take characters of the other.
+        found.append((f"{part},bytes({len(first)})" if first else part, "sub", middle[0]))
+    elif last:
+        found.append((part, "end", last))
+        if first:
+            found.append((f"{part},length", "int", f"{len(first) + len(last)}:"))
+    return found or [(part, "found", "")]
 
 
 def regex(glob: str) -> str:

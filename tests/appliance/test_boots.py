@@ -52,14 +52,22 @@ def test_the_uki_boots_under_uefi_with_a_tpm(image: Image, boot_image: Boot) -> 
         assert ask(appliance) == ANSWER
 
 
-@pytest.fixture(scope="module")
-def production(build_image: Build, write_spec: Callable[..., Path]) -> Image:
-    token = hashlib.sha256(TOKEN.encode()).hexdigest()
-    return build_image(
-        write_spec(
-            "tiny-production", "production", f"gateway: {{tokens: [{{name: tests, sha256: {token}}}]}}\n"
-        )
-    )
+EVERYTHING = """
+init: {init}
+gateway:
+  tokens: [{{name: tests, sha256: {token}, rate: 600, concurrency: 8}}]
+  remotes: [{{name: elsewhere, base_url: https://10.0.2.2:9/v1, model: m, credential: api-key}}]
+  routes:
+    - {{path_pattern: /v1/*bed*ings, to: llamacpp}}
+    - {{priority: 1, domain: legal, header: {{X-Team: lawyers}}, to: elsewhere}}
+"""
+"""A gateway with all that it can do at once: regular expressions, Lua and TLS inside its sandbox."""
+
+
+@pytest.fixture(scope="module", params=["systemd", "sysv"])
+def production(request: pytest.FixtureRequest, build_image: Build, write_spec: Callable[..., Path]) -> Image:
+    more = EVERYTHING.format(init=request.param, token=hashlib.sha256(TOKEN.encode()).hexdigest())
+    return build_image(write_spec(f"tiny-production-{request.param}", "production", more))
 
 
 def test_production_answers_only_with_a_token_and_has_no_way_in(production: Image, boot_image: Boot) -> None:
@@ -72,6 +80,14 @@ def test_production_answers_only_with_a_token_and_has_no_way_in(production: Imag
             ask(appliance, "another-token")
         assert ask(appliance, TOKEN) == ANSWER
         assert appliance.get("/api/v1/inference/status").status_code == 401
+        bearer = {"Authorization": f"Bearer {TOKEN}"}
+        assert (
+            appliance.get("/v1/embeddings", headers=bearer)
+            .headers["content-type"]
+            .startswith("application/json")
+        )
+        elsewhere = appliance.get("/legal/v1/models", headers=bearer | {"X-Team": "lawyers"})
+        assert (elsewhere.status_code, elsewhere.json()["error"]["code"]) == (503, "credential_missing")
         log = appliance.vm.serial()
     assert appliance.plan.ssh_port is None
     assert "login:" not in log

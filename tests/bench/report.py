@@ -67,8 +67,8 @@ class Report:
         head = ["build from", "hal s", "mkosi s", "hal/mkosi", "runs"]
         parts = [
             "; ".join(f"{name}: {value}" for name, value in self.facts.items()),
-            _aligned(head, builds),
-            _aligned(["size", "hal", "mkosi", "hal/mkosi"], sizes),
+            aligned(head, builds),
+            aligned(["size", "hal", "mkosi", "hal/mkosi"], sizes),
         ]
         return "\n\n".join(parts)
 
@@ -98,7 +98,7 @@ def _size(value: int | None) -> str:
     return "-" if value is None else format_size(value)
 
 
-def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table that reads well as it is: the first column to the left, the others to the right."""
     widths = [max(len(cell) for cell in column) for column in zip(head, *rows, strict=True)]
 

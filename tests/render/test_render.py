@@ -215,3 +215,15 @@ def test_errors_have_the_apis_own_shape(name: str) -> None:
     assert set(json.loads(body)["error"]) == {"message", "type", "param", "code"}
     ollamas = json.loads(refusal.answer(OLLAMA).partition("\r\n\r\n")[2])
     assert ollamas == {"error": refusal.message, "code": refusal.code}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "compiles"), [("/v1/emb*", False), ("/v1/*a", False), ("/*a*", False), ("/v1/*a*b", True)]
+)
+def test_the_gateway_may_compile_only_what_needs_it(pattern: str, compiles: bool) -> None:
+    routes = f"gateway: {{routes: [{{path_pattern: '{pattern}', to: llamacpp}}]}}\n"
+    spec = "appliance: {name: a, version: 1.0.0}\nengines: [llamacpp]\nmodels: [smollm2-135m]\n"
+    unit = render(parse_spec(spec + routes, Path("a.yaml")), [])[
+        "/usr/lib/systemd/system/hal-gateway.service"
+    ].content
+    assert ("MemoryDenyWriteExecute=no" in unit) is compiles
