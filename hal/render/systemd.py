@@ -38,6 +38,7 @@ def files(loaded: LoadedSpec) -> dict[str, RenderedFile]:
             "appliance.target", loaded, engines=selector.at_boot(loaded), control=control.needed(loaded)
         ),
         "/etc/systemd/system/default.target": link(f"{UNITS}/appliance.target"),
+        f"{UNITS}/hal-gateway.socket": text("hal-gateway.socket", loaded),
         f"{UNITS}/hal-gateway.service": text(
             "hal-gateway.service",
             loaded,

@@ -59,7 +59,10 @@ def test_the_unit_fails_within_seconds_and_names_the_nodes(
     build_image: Build, write_spec: Callable[..., Path], ollama: Archive, boot_image: Boot
 ) -> None:
     engines = f"[{{ollama: {{version: {ollama.version}, settings: {{gpu: nvidia}}}}}}]"
-    image = build_image(write_spec("tiny-gpu", engines=engines, more="disk: {state: 256M}\n"), ollama.option)
+    image = build_image(
+        write_spec("tiny-gpu", engines=engines, more="disk: {state: 256M}\nselector: {wait: 2}\n"),
+        ollama.option,
+    )
     with boot_image(image) as appliance:
         it_fails_within_seconds_and_names_the_nodes(appliance, "ollama", "ollama serve")
 
@@ -82,6 +85,7 @@ def test_the_vllm_unit_of_the_profile_for_gpus_does_so(
     profile["appliance"]["name"] = "tiny-vllm-gpu"
     profile["models"] = [{"name": "tiny", "format": "safetensors", "files": files}]
     profile["machine"]["memory"] = "4G"
+    profile["selector"] = {"wait": 2}  # seconds that a request waits for an engine
     spec = tmp_path / "tiny-vllm-gpu.yaml"
     spec.write_text(yaml.safe_dump(profile))
     with boot_image(build_image(spec)) as appliance:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import pytest
+import requests
 from openai import NotFoundError
 
 from tests.appliance.conftest import Appliance
@@ -79,3 +83,33 @@ def test_metrics(appliance: Appliance) -> None:
 def test_answers_have_a_request_id(appliance: Appliance) -> None:
     first, second = (appliance.get("/v1/models").headers["x-request-id"] for _ in range(2))
     assert first != second
+
+
+def test_a_killed_gateway_refuses_nobody(appliance: Appliance) -> None:
+    """systemd holds the port: what is open then ends, what comes then waits."""
+    host = appliance.ssh()
+    failed: list[float] = []
+    waits: list[float] = []
+    over = threading.Event()
+
+    def ask() -> None:
+        while not over.is_set():
+            begun = time.monotonic()
+            try:
+                assert appliance.get("/v1/models").status_code == 200
+            except requests.ConnectionError:
+                failed.append(begun)
+            waits.append(time.monotonic() - begun)
+
+    clients = [threading.Thread(target=ask) for _ in range(4)]
+    for client in clients:
+        client.start()
+    host.check_output("systemctl kill --signal=KILL hal-gateway.service")
+    killed = time.monotonic()
+    time.sleep(3)
+    over.set()
+    for client in clients:
+        client.join()
+    assert len(waits) > len(clients), "nobody asked meanwhile"
+    assert len(failed) <= len(clients) and all(begun < killed for begun in failed)
+    assert max(waits) < appliance.deadline(2).seconds
