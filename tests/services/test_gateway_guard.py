@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import socket
 import threading
 from collections.abc import Iterator
+from http.client import HTTPConnection
 
 import pytest
 
@@ -115,6 +117,42 @@ def test_tokens_change_while_it_runs(gateway: Gateway) -> None:
             gateway.admin(f"add map @{version} {path} {line}")
     gateway.admin(f"commit map @{version} {path}")
     assert gateway.ask(token="all").status != 401
+
+
+def test_each_request_of_a_connection_needs_its_own_token(gateway: Gateway) -> None:
+    """A digest is kept for the connection, so all orders of tokens, wrong ones and none are tried on one."""
+    path = gateway.path("/etc/hal/gateway/tokens.map")
+    connection = HTTPConnection("127.0.0.1", gateway.port, timeout=10)
+
+    def ask(*given: str) -> bool:
+        connection.putrequest("GET", "/v1/models")
+        for value in given:
+            connection.putheader("Authorization", value)
+        connection.endheaders()
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.status == 401 or answer.status < 300
+        return answer.status != 401
+
+    kinds = {
+        "Bearer all": True,
+        "Bearer narrow": True,
+        "Bearer wrong": False,
+        "Basic all": False,
+        "Bearer": False,
+        "": False,
+    }
+    for first, second in itertools.product(kinds, repeat=2):
+        for kind in (first, second, second, first):
+            assert ask(*([kind] if kind else [])) is kinds[kind], (first, second, kind)
+    assert ask("Bearer all") and ask("Bearer all", "Bearer wrong") and not ask("Bearer wrong", "Bearer all")
+    assert not ask("Bearer wrong") and ask("Bearer all")
+    opened = connection.sock
+    gateway.admin(f"del map {path} {digest('all').upper()}")
+    assert not ask("Bearer all"), "a token that is taken back counts no more on a connection that is open"
+    gateway.admin(f"add map {path} {digest('all').upper()} all:0:0:all")
+    assert ask("Bearer all")
+    assert connection.sock is opened is not None, "all on one connection"
 
 
 def test_an_engine_sees_what_it_should(gateway: Gateway, engine: Recorder) -> None:
