@@ -81,6 +81,11 @@ class Service:
         self._words = _mark(self.engine.state_file)
         self._started = now if verb == Verb.START else float("-inf")
 
+    def not_ordered(self) -> None:
+        """The order could not be given: nothing comes of it."""
+        self.order = ""
+        self._started = float("-inf")
+
     def look(self, now: float) -> list[UnitSeen | OrderDone | OrderFailed]:
         """How the engine is now; first, what came of an order once that is known."""
         events: list[UnitSeen | OrderDone | OrderFailed] = []
@@ -101,7 +106,7 @@ class Service:
         if self._starting(alive, now):
             said, message, alive = "starting", BEING_STARTED, True
         state, reason = seen(said, message if message.isprintable() else "", outcome, alive)
-        if state == Unit.STOPPED and said == "stopped" and not self.order and self._by_hand(outcome):
+        if state == Unit.STOPPED and said == "stopped" and not self.order and self._by_hand():
             reason = BY_HAND
         events.append(UnitSeen(name, state, reason))
         return events
@@ -113,15 +118,13 @@ class Service:
         # hal-control waits until nothing is left; the kernel has the last word.
         return not (verb == Verb.STOP and code == "0" and alive)
 
-    def _by_hand(self, outcome: str) -> bool:
-        """Whether the launcher's last word, that it was stopped, is not of hal-control's doing.
+    def _by_hand(self) -> bool:
+        """Whether the launcher's last word, that it was stopped, is later than all that hal-control did.
 
-        hal-control notes what it did after the launcher said so.
+        hal-control notes a stop after the launcher said so, and a start before the launcher says anything.
         """
         words, done = _mark(self.engine.state_file), _mark(self.engine.order_file)
-        if words is None or done is None or outcome.partition(" ")[0] != Verb.STOP:
-            return True
-        return words.changed > done.changed
+        return words is not None and (done is None or words.changed > done.changed)
 
     def _starting(self, alive: bool | None, now: float) -> bool:
         """Whether it was told to start, and its launcher's words are still those of an earlier life."""

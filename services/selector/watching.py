@@ -52,7 +52,7 @@ class Watching:
         try:
             control.give(pipe, verb, action.engine)
         except control.OrderError as error:
-            service.order = ""
+            service.not_ordered()
             return OrderFailed(action.engine, verb, str(error))
         self.due = min(self.due, self._loop.clock() + ORDER_INTERVAL)
         return None

@@ -102,7 +102,7 @@ class Appliance:
 
     def get(self, path: str, **options: Any) -> requests.Response:
         # The certificate is made at boot: nothing here can know it beforehand.
-        return requests.get(f"{self.url}{path}", timeout=30, verify=False, **options)
+        return requests.get(f"{self.url}{path}", verify=False, **{"timeout": 30, **options})
 
     def status(self) -> dict[str, Any]:
         found: dict[str, Any] = self.get("/api/v1/inference/status").json()

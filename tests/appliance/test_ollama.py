@@ -24,7 +24,9 @@ LOCAL = "http://127.0.0.1:11434"
 
 @pytest.fixture(scope="module")
 def image(build_image: Build, write_spec: Callable[..., Path], ollama: Archive) -> Image:
-    spec = write_spec("tiny-ollama", engines=f"[{{ollama: {{version: {ollama.version}}}}}]")
+    spec = write_spec(
+        "tiny-ollama", engines=f"[{{ollama: {{version: {ollama.version}}}}}]", more="selector: {wait: 2}\n"
+    )
     return build_image(spec, ollama.option)
 
 
@@ -145,7 +147,6 @@ def test_a_stop_leaves_no_process_and_closes_its_api(appliance: Appliance, host:
     assert host.run("pgrep --uid ollama").stdout == ""
     appliance.vm.wait(lambda: not appliance.status()["healthy"], appliance.deadline(10), "the selector")
     refused = appliance.get("/api/tags")
-    assert refused.status_code == 404
-    assert refused.json()["error"]["code"] == "ollama_not_active"
+    assert (refused.status_code, refused.json()["code"]) == (503, "no_engine_ready")
     host.check_output("systemctl start ollama")
     assert host.check_output("systemctl is-active ollama") == "active"

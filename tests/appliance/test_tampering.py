@@ -114,7 +114,7 @@ def test_a_byte_changed_in_the_model_is_not_served(image: Image, boot_image: Boo
         journal = host.check_output("journalctl --no-pager --unit=llamacpp")
         assert appliance.status()["healthy"] is False
         assert appliance.get("/health").status_code == 503
-        answer = appliance.get("/v1/models")
+        answer = appliance.get("/v1/models", timeout=240)  # it waits for an engine first
         assert answer.status_code == 503
         assert "error" in answer.json()
     assert "/srv/models/" in journal

@@ -292,6 +292,8 @@ def test_hal_control_says_what_hardware_there_is(both: Pair) -> None:
 def test_orders_fail_with_a_reason_while_hal_control_is_down(both: Pair) -> None:
     both.kill("control", signal.SIGKILL)
     both.systemctl("stop", SECOND)
+    wait_for(lambda: "stopped by hand" in both.cli("explain").stdout, "the selector leaves it alone", 20)
+    assert both.cli("switch", SECOND).returncode == 0
     wait_for(lambda: "hal-control does not run" in both.log("selector"), "the selector says so", 20)
     both.start("control")
     wait_for(lambda: both.engine(SECOND)["healthy"], "the order is given again", 30)

@@ -280,14 +280,19 @@ def test_a_stop_is_done_when_nothing_is_left(tmp_path: Path) -> None:
 def test_a_stop_by_hand_is_told_from_one_of_hal_control(tmp_path: Path) -> None:
     service = control.Service(files_of(tmp_path))
     put(tmp_path / "group/cgroup.events", "populated 0\n")
-    put(tmp_path / "o", "start 0\n")
-    put(tmp_path / "s", "stopped stopped\n")
-    assert service.look(0) == [UnitSeen("a", Unit.STOPPED, BY_HAND)], "hal-control has only started it"
-    put(tmp_path / "o", "stop 0\n")
+
+    def tell(name: str, text: str, at: int) -> None:
+        put(tmp_path / name, text)
+        os.utime(tmp_path / name, ns=(at, at))
+
+    tell("s", "stopped stopped\n", 1)
+    assert service.look(0) == [UnitSeen("a", Unit.STOPPED, BY_HAND)], "hal-control did nothing"
+    tell("o", "stop 0\n", 2)
     assert service.look(1) == [UnitSeen("a", Unit.STOPPED, "stopped")], "it was hal-control, just now"
-    put(tmp_path / "s", "stopped stopped\n")
-    os.utime(tmp_path / "s", ns=(0, (tmp_path / "o").stat().st_mtime_ns + 1))
-    assert service.look(2) == [UnitSeen("a", Unit.STOPPED, BY_HAND)], "it ran since, and somebody ended it"
+    tell("o", "start 0\n", 3)
+    assert service.look(2) == [UnitSeen("a", Unit.STOPPED, "stopped")], "it ended without a word"
+    tell("s", "stopped stopped\n", 4)
+    assert service.look(3) == [UnitSeen("a", Unit.STOPPED, BY_HAND)], "it ran since, and somebody ended it"
 
 
 def test_a_start_that_fails_and_one_that_takes_its_time(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_a_model_that_does_not_fit_is_refused_with_the_figures() -> None:
 
 def test_every_variable_of_ours_is_taken_away_before_vllm_sees_it() -> None:
     known = {"VLLM_HOST_IP", "VLLM_LOOPBACK_IP", "VLLM_CPU_KVCACHE_SPACE", "VLLM_NO_USAGE_STATS"}
-    known |= {"VLLM_DO_NOT_TRACK", "VLLM_CONFIG_ROOT", "VLLM_CACHE_ROOT"}
+    known |= {"VLLM_HTTP_TIMEOUT_KEEP_ALIVE", "VLLM_DO_NOT_TRACK", "VLLM_CONFIG_ROOT", "VLLM_CACHE_ROOT"}
     rest = {name for name in environment() if name.startswith("VLLM_") and not OURS.fullmatch(name)}
     assert rest == known
 
