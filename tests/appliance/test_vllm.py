@@ -148,9 +148,14 @@ def test_a_killed_process_takes_the_group_along_and_it_comes_back(appliance: App
     before = processes(host)
     host.check_output(f"kill -9 {one(host, 'VLLM::EngineCore')}")
     started_anew(appliance, host, before)
-    appliance.vm.wait(lambda: len(processes(host)) > 1, appliance.deadline(20), "the API process")
+    api = "entrypoints.cli.main serve"
+    appliance.vm.wait(
+        lambda: any(api in line for line in processes(host).values()),
+        appliance.deadline(20),
+        "the API process",
+    )
     before = processes(host)
-    host.check_output(f"kill -9 {one(host, 'entrypoints.cli.main serve')}")
+    host.check_output(f"kill -9 {one(host, api)}")
     started_anew(appliance, host, before)
     assert int(show(host, "NRestarts")) == 2
     wait_active(appliance, host)
