@@ -209,12 +209,24 @@ def _keep_up(state: State, engine: Engine, now: float, actions: list[Action]) ->
         return state
     if not engine.down and engine.unit == Unit.STARTING:
         return state
+    if _may_be_stopping(engine, now):
+        return state
     if not engine.down and now < state.born + ADOPT_GRACE and not _asked_for(state.switch, engine):
         return state
     actions.append(Start(engine.name))
     return update(
         state, engine.name, order=Verb.START, ordered_at=now, order_at=now + AGAIN, ordered=True, down=False
     )
+
+
+def _may_be_stopping(engine: Engine, now: float) -> bool:
+    """Whether somebody may be stopping the engine: it served until lately, and nothing says that it is gone.
+
+    An order to start would be carried out after that stop, against the will of whoever gave it.
+    """
+    served = bool(engine.losses) and engine.losses[-1] == engine.since
+    there = not engine.down and engine.unit in (Unit.READY, Unit.UNKNOWN)
+    return served and there and now < engine.since + engine.stop_timeout
 
 
 def _asked_for(switch: Switch | None, engine: Engine) -> bool:

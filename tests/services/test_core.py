@@ -236,6 +236,21 @@ def test_an_engine_that_was_stopped_by_hand_stays_so(again: str) -> None:
         assert core.Start("a") in kinds(actions, core.Start)
 
 
+def test_an_engine_that_may_be_stopping_is_not_started() -> None:
+    """It has stopped answering; that it was stopped by hand is known only when it is gone."""
+    ready = core.UnitSeen("a", core.Unit.READY, "serving")
+    state, _ = run(core.initial(config(), 0), *seen(), (core.GatewayUp(), 0), (ready, 0.1), (good("a"), 0.1))
+    until = 10 + state.engines[0].stop_timeout
+    ticks: list[tuple[core.Event, float]] = [(core.Tick(), at) for at in range(11, int(until))]
+    state, actions = run(state, (bad("a"), 10), *ticks)
+    assert core.Start("a") not in kinds(actions, core.Start)
+    gone = core.UnitSeen("a", core.Unit.STOPPED, core.BY_HAND)
+    _, actions = run(state, (gone, until - 0.5), *((core.Tick(), until + at) for at in range(100)))
+    assert core.Start("a") not in kinds(actions, core.Start)
+    _, actions = run(state, *((core.Tick(), until + at) for at in range(100)))
+    assert core.Start("a") in kinds(actions, core.Start), "it is gone, and nobody has said so"
+
+
 def test_a_hung_engine_is_started_again() -> None:
     world = served("a", names=("a",))
     world.engines["a"].hung = True
