@@ -1,0 +1,63 @@
+"""Answers of the provisioner as text for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+HEADER = ("MODEL", "STATE", "BYTES", "RATE", "ETA", "ATTEMPTS", "FROM", "WHY")
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as their widest cell, the last one as long as it is."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    lines = []
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        lines.append("  ".join([*cells, row[-1]]).rstrip())
+    return "\n".join(lines)
+
+
+def span(seconds: float) -> str:
+    """A time span in its two largest units."""
+    left = max(0, int(seconds))
+    for size, unit, smaller, name in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if left >= size:
+            rest = left % size // smaller
+            return f"{left // size} {unit} {rest} {name}" if rest else f"{left // size} {unit}"
+    return f"{left} s"
+
+
+def status(found: dict[str, Any]) -> str:
+    """`hal-provision status`."""
+    if not found["models"]:
+        return "this appliance has no models"
+    from .space import size
+
+    rows = [HEADER]
+    for model in found["models"]:
+        share = f"{100 * model['bytes'] // model['size']} %" if model["size"] else "100 %"
+        rows.append(
+            (
+                model["name"],
+                model["state"],
+                f"{share} of {size(model['size'])}",
+                f"{size(model['rate'])}/s" if model["rate"] else "",
+                span(model["eta"]) if model["eta"] is not None else "",
+                str(model["attempts"] or ""),
+                model["source"],
+                _why(model),
+            )
+        )
+    return table(rows)
+
+
+def _why(model: dict[str, Any]) -> str:
+    """The reason, or else the last error while it still matters; when it goes on."""
+    why = model["reason"] or ("" if model["state"] == "ready" else model["error"])
+    if model["again_in"] is not None:
+        again = f"again in {span(model['again_in'])}"
+        return f"{again}: {why}" if why else again
+    if model["state"] == "ready" and not why and model["delivery"] in ("network", "import"):
+        return "" if model["sealed"] else "verified; the file system cannot seal it"
+    return str(why)
