@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import core
 from .config import AUTO
-from .events import Commanded, Verb
+from .core.events import Commanded, Verb
 from .report import explained, status
 from .server import Reply
 

@@ -25,6 +25,13 @@ class Needs(NamedTuple):
     gpus: int = 0
 
 
+class Awaited(NamedTuple):
+    """A model that comes while the machine runs, and the file that is there once it has arrived."""
+
+    model: str
+    marker: str
+
+
 class EngineConfig(NamedTuple):
     """An engine: where it answers, what makes it ready, its servers in the gateway, and how it is run.
 
@@ -36,7 +43,8 @@ class EngineConfig(NamedTuple):
     and stopped; `state_file` is where its launcher says how it is, `cgroup` its control group, `order_file`
     where hal-control says that it has stopped it. `selectable`: it may be the active engine; else
     only routes lead to it. Timeouts in seconds. `environment` is what its variables begin with (`VLLM`; ""
-    without any), `tensor_parallel` how many GPUs share its model ("" where that is no question).
+    without any), `tensor_parallel` how many GPUs share its model ("" where that is no question). `awaits` are
+    its models that come while the machine runs; where it `binds` models, it cannot be started without them.
     """
 
     name: str
@@ -63,6 +71,8 @@ class EngineConfig(NamedTuple):
     selectable: bool = True
     environment: str = ""
     tensor_parallel: str = ""
+    awaits: tuple[Awaited, ...] = ()
+    binds: bool = True
 
     def listed(self, model: str) -> str:
         """How this engine's list of models names `model`."""
@@ -75,12 +85,14 @@ class Config(NamedTuple):
     """What the selector is told: the engines, in order of preference, the policy, and the sockets.
 
     `policy` is `auto` or an engine's name. `exclusive`: no two managed engines may be up at once. `drain` is
-    how many seconds streams get to end in a switch. `gateway_socket` is HAProxy's runtime API,
-    `gateway_metrics` its exporter, `serving_server` the server whose state lets requests go on;
+    how many seconds streams get to end in a switch, `wait` how many a request waits for an engine.
+    `gateway_socket` is HAProxy's runtime API, `gateway_metrics` its exporter, `serving_server` the server
+    whose state lets requests go on, `hopeless_server` the one whose state refuses them at once;
     `status_socket` and `control_socket` are the selector's own. `control_pipe` leads to hal-control, which
-    also writes `hardware_file`. `state_path` keeps what was commanded. `env_files` are read in this order;
-    of those below `state_directory` only the backend's and the models' names count unless `trusted_state`.
-    `token_maps` are the gateway's maps that a reload reads again.
+    also writes `hardware_file`. `state_path` keeps what was commanded. `env_files` are read in this order; of
+    those below `state_directory` only the backend's and the models' names count unless `trusted_state`.
+    `token_maps` are the gateway's maps that a reload reads again. `provision_status` is where hal-provision
+    says how far models are ("": it does not).
     """
 
     policy: str
@@ -89,6 +101,7 @@ class Config(NamedTuple):
     status_socket: str
     exclusive: bool = False
     drain: float = 60.0
+    wait: float = 60.0
     control_socket: str = ""
     control_pipe: str = ""
     state_path: str = ""
@@ -96,10 +109,12 @@ class Config(NamedTuple):
     state_directory: str = "/var/lib/hal"
     trusted_state: bool = False
     serving_server: str = "switch/serving"
+    hopeless_server: str = "switch/hopeless"
     gateway_metrics: str = ""
     hardware_file: str = ""
     routes_file: str = ""
     token_maps: tuple[str, ...] = ()
+    provision_status: str = ""
 
     def engine(self, name: str) -> EngineConfig:
         """The engine of this name.
@@ -165,6 +180,10 @@ def _value(key: str, value: object, default: object) -> Any:
     if key == "engines":
         assert isinstance(value, list)
         return tuple(_filled(EngineConfig, entry) for entry in value)
+    if key == "awaits":
+        if not isinstance(value, list):
+            raise TypeError(f"{key} must be a list")
+        return tuple(_filled(Awaited, entry) for entry in value)
     if key == "needs":
         return _filled(Needs, value)
     if isinstance(default, bool):

@@ -13,12 +13,15 @@ import os
 from typing import NamedTuple
 
 from .config import EngineConfig
-from .events import BY_HAND, OrderDone, OrderFailed, Unit, UnitSeen, Verb
+from .core.events import BY_HAND, OrderDone, OrderFailed, Unit, UnitSeen, Verb
 
 LARGEST = 2000
 """Bytes of such a file that are looked at; all are a line."""
 
 DIED = "it ended without a word"
+UNABLE = "unable"
+"""What a launcher says of an engine that cannot run until somebody mends something."""
+
 BEING_STARTED = "it is being started"
 GRACE = 10.0
 """Seconds that a service may take from the order to its first process: the CPU may be emulated, and busy."""
@@ -27,6 +30,7 @@ _WORDS = {
     "starting": Unit.STARTING,
     "ready": Unit.READY,
     "failed": Unit.FAILED,
+    "unable": Unit.FAILED,
     "stopped": Unit.STOPPED,
 }
 
@@ -73,6 +77,7 @@ class Service:
         self._outcome: Mark | None = None
         self._words: Mark | None = None
         self._started = float("-inf")
+        self._came = False
 
     def ordered(self, verb: str, now: float) -> None:
         """Remember that an order is about to be given: what its files say by now is no answer to it."""
@@ -80,6 +85,7 @@ class Service:
         self._outcome = _mark(self.engine.order_file)
         self._words = _mark(self.engine.state_file)
         self._started = now if verb == Verb.START else float("-inf")
+        self._came = False
 
     def not_ordered(self) -> None:
         """The order could not be given: nothing comes of it."""
@@ -92,6 +98,7 @@ class Service:
         name = self.engine.name
         alive = populated(self.engine.cgroup)
         self.died = alive is False and self._alive is True
+        self._came = self._came or (alive is True and self._alive is False)
         self._alive = alive
         outcome = _line(self.engine.order_file)
         if self.order and self._answered(outcome, alive):
@@ -101,14 +108,16 @@ class Service:
             else:
                 reason = f"hal-control's {self.order} ended with status {code}"
                 events.append(OrderFailed(name, self.order, reason))
+                self._started = float("-inf")
             self.order = ""
         said, _, message = _line(self.engine.state_file).partition(" ")
         if self._starting(alive, now):
-            said, message, alive = "starting", BEING_STARTED, True
+            last = f"; the last time: {message}" if said in ("failed", UNABLE) and message else ""
+            said, message, alive = "starting", f"{BEING_STARTED}{last}", True
         state, reason = seen(said, message if message.isprintable() else "", outcome, alive)
         if state == Unit.STOPPED and said == "stopped" and not self.order and self._by_hand():
             reason = BY_HAND
-        events.append(UnitSeen(name, state, reason))
+        events.append(UnitSeen(name, state, reason, said == UNABLE and state == Unit.FAILED))
         return events
 
     def _answered(self, outcome: str, alive: bool | None) -> bool:
@@ -130,7 +139,8 @@ class Service:
         """Whether it was told to start, and its launcher's words are still those of an earlier life."""
         if self._started == float("-inf"):
             return False
-        if _mark(self.engine.state_file) != self._words or (not alive and now - self._started > GRACE):
+        gone = not alive and (self._came or now - self._started > GRACE)
+        if gone or _mark(self.engine.state_file) != self._words:
             self._started = float("-inf")
             return False
         return True

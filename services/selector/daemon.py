@@ -13,14 +13,16 @@ from typing import NoReturn
 from . import core, hardware, runtime, settings, status, store
 from .commands import Commands
 from .config import Config, ConfigError
-from .events import GatewayDown, Saved
+from .core.events import GatewayDown, Saved
 from .gateway import Gateway, GatewayError
 from .loop import READ, Loop
+from .models import Models
 from .probe import Probe
 from .report import Facts
 from .server import Fetch, Reply, Server
 from .settings import CONFIG, Settings
 from .status import Counts
+from .successor import Successor
 from .watching import Watching
 
 if "NOTIFY_SOCKET" in os.environ:
@@ -63,14 +65,17 @@ class Daemon:
         self.hardware = hardware.Hardware()
         self.unkept = ""
         self.gateway = Gateway(found.config.gateway_socket)
+        self.successor = Successor(found.config.gateway_socket, clock)
         self._followed: int | None = None
         self._connect_at = clock()
         self.probes: dict[str, Probe] = {}
         self.watching = Watching(self.loop, self.step)
         self.watching.follow(found.config)
         self._hardware_at = clock()
+        self.models = Models(found.config, clock, self.step)
         config = found.config
-        self.servers = [Server(self.loop, config.status_socket, b"\r\n\r\n", self._http)]
+        connected = self.successor.connected
+        self.servers = [Server(self.loop, config.status_socket, b"\r\n\r\n", self._http, connected=connected)]
         if config.control_socket:
             own = frozenset((0, os.geteuid()))
             commands = Commands(self)
@@ -90,11 +95,15 @@ class Daemon:
         now = self.clock()
         if self._hardware_at <= now:
             self.look_at_hardware()
+        if self.successor.due <= now:
+            self._look_for_a_successor()
+        if self.models.due <= now:
+            self.models.look()
         if self.watching.due <= now:
             self.watching.look(lambda: self.state)
         self.step(core.Tick())
-        due = min(core.next_due(self.state), self.watching.due, self._hardware_at)
-        self.loop.turn(min(due, self.clock() + LONGEST_WAIT))
+        due = min(core.next_due(self.state), self.watching.due, self.models.due, self._hardware_at)
+        self.loop.turn(min(due, self.successor.due, self.clock() + LONGEST_WAIT))
 
     def close(self) -> None:
         """Give every descriptor back and take the sockets away."""
@@ -129,6 +138,7 @@ class Daemon:
         self.watching.follow(found.config)
         self.step(core.Reconfigured(found.config))
         self.look_at_hardware()
+        self.models.follow(found.config)
         problem = runtime.give_maps(self.gateway, maps)
         self.counts = self.counts._replace(reloads=self.counts.reloads + 1)
         print(f"reloaded; {problem}" if problem else "reloaded", flush=True)
@@ -150,7 +160,9 @@ class Daemon:
                 streams = {e.name: self.gateway.streams(runtime.servers_of(e)) for e in self.config.engines}
             except GatewayError as error:
                 self.step(self._gateway_lost(error))
-        return Facts(streams, self.hardware, self.settings.source, self.settings.refused, self.unkept)
+        return Facts(
+            streams, self.hardware, self.settings.source, self.settings.refused, self.unkept, self.models.seen
+        )
 
     def look_at_hardware(self) -> None:
         """Read what hal-control found, and tell the core which engines that is enough for."""
@@ -177,7 +189,8 @@ class Daemon:
             if isinstance(action, core.ConnectGateway):
                 if self.clock() < self._connect_at:
                     return GatewayDown()
-                self.gateway.connect()
+                if not self.gateway.connected:
+                    self.gateway.connect()
                 self._followed = self.gateway.fileno()
                 self.loop.watch(self._followed, READ, self._gateway_ended)
                 runtime.give_replaced_maps(self.gateway, self.config)
@@ -195,6 +208,15 @@ class Daemon:
         self.gateway.close()
         self._connect_at = self.clock() + CONNECT_INTERVAL
         return GatewayDown()
+
+    def _look_for_a_successor(self) -> None:
+        """Go over to HAProxy's new process, where a reload has made one."""
+        fresh = self.successor.look(self.gateway)
+        if fresh is None:
+            return
+        event = self._gateway_lost(GatewayError("HAProxy was reloaded"))
+        self.gateway, self._connect_at = fresh, self.clock()
+        self.step(event)
 
     def _gateway_ended(self) -> None:
         """Between commands HAProxy says nothing: what can be read is the end of the connection."""
@@ -230,7 +252,8 @@ class Daemon:
         """A request to the status socket; HAProxy's own series come from its exporter."""
 
         def done(exported: bytes) -> None:
-            reply(status.answer(head, self.state, self.config, self.counts, status.body_of(exported)))
+            before = status.body_of(exported)
+            reply(status.answer(head, self.state, self.config, self.counts, before, self.models.seen))
 
         if self.config.gateway_metrics and status.asks_for_all_metrics(head):
             request = b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n"

@@ -22,9 +22,10 @@ class GatewayError(Exception):
 
 
 class Gateway:
-    """A connection to the runtime API."""
+    """A connection to the runtime API; `process` is which of HAProxy's answers it, "" if it does not say."""
 
     def __init__(self, path: str) -> None:
+        self.process = ""
         self._path = path
         self._socket: socket.socket | None = None
 
@@ -58,6 +59,7 @@ class Gateway:
             self.close()
             raise GatewayError(f"{self._path}: {error.strerror}") from None
         self._ask("prompt")
+        self.process = process_of(self._ask("show info").decode(errors="replace"))
 
     def set_server(self, server: str, ready: bool) -> None:
         """Make `server` ("backend/server") take requests or put it into maintenance.
@@ -151,6 +153,12 @@ class Gateway:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+
+
+def process_of(table: str) -> str:
+    """The process in an answer of `show info`; "" where it is not in it."""
+    lines = (line.partition(": ") for line in table.splitlines())
+    return next((value.strip() for key, _, value in lines if key == "Pid"), "")
 
 
 def map_files(table: str) -> frozenset[str]:

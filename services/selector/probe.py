@@ -12,7 +12,7 @@ import select
 import socket
 
 from .config import UNIX, EngineConfig
-from .events import Probed, Verdict
+from .core.events import Probed, Verdict
 
 TIMEOUT = 5.0
 """Seconds for health and models together."""
@@ -25,6 +25,9 @@ LARGEST_MESSAGE = 2000
 
 WHY = b"x-hal-reason"
 """The header in which the gateway's listener for an endpoint elsewhere says why it has no answer of it."""
+
+NO_CREDENTIAL = "the credential "
+"""What its words begin with where it has no key (hal/render/upstream.py)."""
 
 LONGEST_WHY = 200
 
@@ -105,13 +108,13 @@ class Probe:
         engine = self.engine
         why = header(self._answer, WHY) if engine.host.startswith(UNIX) else ""
         if why:
-            return self._end(Verdict.REFUSED, f"{engine.base_url}: {why}")
+            return self._end(Verdict.REFUSED, f"{engine.base_url}: {why}", why.startswith(NO_CREDENTIAL))
         if not self._asked_models:
             if status != engine.health_status:
                 words = status or "no HTTP"
                 if engine.host.startswith(UNIX):
                     words = _REMOTE.get(status, f"it answers {words}")
-                    return self._end(Verdict.WRONG, f"{engine.base_url}: {words}")
+                    return self._end(Verdict.WRONG, f"{engine.base_url}: {words}", status in _LASTING)
                 return self._end(Verdict.WRONG, f"{engine.health_path} answered {words}")
             wanted = wanted_models(engine)
             if not engine.models_path or not wanted:
@@ -130,11 +133,11 @@ class Probe:
             return "the gateway's listener for it is away"
         return _words(code)
 
-    def _end(self, verdict: str, reason: str) -> Probed:
+    def _end(self, verdict: str, reason: str, lasting: bool = False) -> Probed:
         self.close()
         if verdict != Verdict.GOOD:
             reason = own_words(self.engine.state_file) or reason
-        return Probed(self.engine.name, verdict, reason)
+        return Probed(self.engine.name, verdict, reason, lasting)
 
 
 _REMOTE = {
@@ -144,6 +147,9 @@ _REMOTE = {
     429: "it takes no more requests for now (429)",
 }
 """What an endpoint elsewhere means by its answers."""
+
+_LASTING = (401, 403, 404)
+"""Answers that stay so until somebody gives it another key, or another URL."""
 
 
 def _address(engine: EngineConfig) -> tuple[int, str | tuple[str, int]]:
@@ -176,8 +182,8 @@ def header(answer: bytes, name: bytes) -> str:
 def own_words(path: str) -> str:
     """What an engine's launcher says of an engine that does not serve; empty when it says nothing of use.
 
-    The file has one line: starting, ready, failed or stopped, and a message. What it says of a process that
-    was killed is out of date, so only the first and the third count.
+    The file has one line: starting, ready, failed, unable or stopped, and a message. What it says of a
+    process that was killed is out of date, so `ready` and `stopped` do not count.
     """
     if not path:
         return ""
@@ -186,7 +192,7 @@ def own_words(path: str) -> str:
             state, _, message = file.readline(LARGEST_MESSAGE).strip().partition(" ")
     except OSError:
         return ""
-    return message if state in ("starting", "failed") and message.isprintable() else ""
+    return message if state in ("starting", "failed", "unable") and message.isprintable() else ""
 
 
 def parse_answer(answer: bytes) -> tuple[int, bytes]:

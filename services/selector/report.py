@@ -6,16 +6,18 @@ from typing import NamedTuple
 
 from . import core
 from .config import Config
-from .events import Unit, Verb
+from .core.events import Unit, Verb
+from .core.state import Engine, State
 from .hardware import Hardware, words
-from .state import Engine, State
+from .models import Model
 
 
 class Facts(NamedTuple):
     """What is known beside the state: open requests by engine (None: not known), hardware, settings' words.
 
     `source` is where the policy is from ("": the image), `refused` what was not taken of the environment
-    files, `unkept` why commands are not kept over a restart ("": they are).
+    files, `unkept` why commands are not kept over a restart ("": they are), `models` those that arrive while
+    the machine runs, missing ones first.
     """
 
     streams: dict[str, int] | None
@@ -23,6 +25,7 @@ class Facts(NamedTuple):
     source: str = ""
     refused: str = ""
     unkept: str = ""
+    models: tuple[Model, ...] = ()
 
 
 def status(state: State, config: Config, facts: Facts, now: float) -> dict[str, object]:
@@ -37,9 +40,11 @@ def status(state: State, config: Config, facts: Facts, now: float) -> dict[str, 
         "serving": core.serving(state),
         "drained": state.drained,
         "gateway": state.gateway,
+        "hopeless": state.hopeless,
         "switch": _switch(state, now),
         "last_switch": _last(state, now),
         "engines": [_engine(state, config, engine, facts, now) for engine in state.engines],
+        "models": [model._asdict() for model in facts.models],
         "refused": facts.refused,
         "unkept": facts.unkept,
         "now": now,
@@ -110,6 +115,8 @@ def phase(engine: Engine) -> str:
         return "stopping"
     if engine.healthy:
         return "ready"
+    if engine.blocked and engine.unit not in (Unit.STARTING, Unit.READY):
+        return "waiting"
     if engine.order == Verb.START and engine.unit in (Unit.STOPPED, Unit.UNKNOWN):
         return "starting"
     # Its launcher says that it serves, and a probe says that it does not.
@@ -118,8 +125,8 @@ def phase(engine: Engine) -> str:
 
 def reason(engine: Engine) -> str:
     """Why it is so, in a line."""
-    if engine.misfit and not engine.healthy:
-        return engine.misfit
+    if not engine.healthy and (engine.misfit or engine.missing):
+        return engine.misfit or engine.missing
     if not engine.healthy and engine.managed and engine.unit in (Unit.STARTING, Unit.FAILED):
         return engine.told or engine.reason
     return engine.reason

@@ -6,6 +6,7 @@ rules are written.
 
     python -m services.selector.routes check FILE      findings as JSON; exit status 1 where there are any
     python -m services.selector.routes haproxy FILE    the rules as lines for HAProxy's frontend
+    python -m services.selector.routes unrouted FILE METHOD PATH…    see unrouted.py; JSON
 
 FILE is JSON, `{"targets": [name, …], "rules": [{"line": …, "to": …, …}, …]}`; `-` is standard input.
 """
@@ -267,7 +268,8 @@ def quoted(text: str) -> str:
 
 def main(arguments: list[str]) -> int:
     """What the program does; 2: it was not asked for what it can, or the file is none."""
-    if len(arguments) != 2 or arguments[0] not in ("check", "haproxy"):
+    command, count = arguments[0] if arguments else "", len(arguments)
+    if not ((count == 2 and command in ("check", "haproxy")) or (count > 2 and command == "unrouted")):
         print(__doc__, file=sys.stderr)
         return 2
     try:
@@ -280,8 +282,13 @@ def main(arguments: list[str]) -> int:
     except (OSError, ValueError) as error:
         print(f"routes: {error}", file=sys.stderr)
         return 2
-    if arguments[0] == "haproxy":
+    if command == "haproxy":
         print(haproxy(table), end="")
+        return 0
+    if command == "unrouted":
+        from services.selector.unrouted import unrouted
+
+        print(json.dumps(unrouted(table, arguments[2], arguments[3:])))
         return 0
     from services.selector.routechecks import findings
 

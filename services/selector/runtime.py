@@ -16,6 +16,9 @@ def perform(action: core.Action, gateway: Gateway, config: Config) -> core.Event
     if isinstance(action, core.SetServing):
         gateway.set_server(config.serving_server, action.on)
         return core.ServingSet(action.on)
+    if isinstance(action, core.SetHopeless):
+        gateway.set_server(config.hopeless_server, action.on)
+        return core.HopelessSet(action.on)
     assert isinstance(action, core.SetServer | core.SetRoute | core.CountStreams | core.CutStreams)
     engine = config.engine(action.engine)
     if isinstance(action, core.SetServer):

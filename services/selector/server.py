@@ -27,7 +27,8 @@ Handle = Callable[[bytes, Reply], None]
 class Server:
     """Listens on a path.
 
-    `end` is what a request ends with; `allowed` are users who may connect (None: all).
+    `end` is what a request ends with; `allowed` are users who may connect (None: all). `connected` is told
+    the process of each that does.
     """
 
     def __init__(
@@ -39,12 +40,14 @@ class Server:
         *,
         mode: int | None = None,
         allowed: frozenset[int] | None = None,
+        connected: Callable[[int], None] | None = None,
     ) -> None:
         self.loop = loop
         self.path = path
         self.end = end
         self.handle = handle
         self.allowed = allowed
+        self.connected = connected
         self.clients: set[Client] = set()
         self.listener = listen(path, mode)
         loop.watch(self.listener.fileno(), READ, self._accept)
@@ -54,14 +57,14 @@ class Server:
             connection, _ = self.listener.accept()
         except OSError:
             return
-        if len(self.clients) >= MOST_CLIENTS or not self._may(connection):
+        process, user = peer(connection)
+        if self.connected is not None:
+            self.connected(process)
+        if len(self.clients) >= MOST_CLIENTS or (self.allowed is not None and user not in self.allowed):
             connection.close()
             return
         connection.setblocking(False)
         self.clients.add(Client(self, connection))
-
-    def _may(self, connection: socket.socket) -> bool:
-        return self.allowed is None or peer(connection) in self.allowed
 
     def close(self) -> None:
         """Give every descriptor back and take the socket away."""
@@ -189,7 +192,7 @@ def listen(path: str, mode: int | None = None) -> socket.socket:
     return listener
 
 
-def peer(connection: socket.socket) -> int:
-    """The user at the other end, from the kernel (unix(7), SO_PEERCRED)."""
-    _, user, _ = struct.unpack("iII", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return int(user)
+def peer(connection: socket.socket) -> tuple[int, int]:
+    """The process and the user at the other end, from the kernel (unix(7), SO_PEERCRED)."""
+    process, user, _ = struct.unpack("iII", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return int(process), int(user)

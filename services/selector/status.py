@@ -7,14 +7,15 @@ from typing import NamedTuple
 
 from .config import Config
 from .core import State, serving, target
-from .report import phase
+from .models import Model
+from .report import phase, reason
 
 STATUS_PATH = "/api/v1/inference/status"
 METRICS_PATHS = ("/metrics", "/metrics/selector")
 ALL_METRICS = METRICS_PATHS[0]
 """With HAProxy's own series before the selector's."""
 
-PHASES = ("ready", "starting", "unhealthy", "stopping", "stopped", "failed", "away", "unknown")
+PHASES = ("ready", "starting", "waiting", "unhealthy", "stopping", "stopped", "failed", "away", "unknown")
 
 _REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed"}
 
@@ -55,10 +56,11 @@ class Counts(NamedTuple):
         return counts._replace(last_switch=now, last_seconds=ended.at - ended.since)
 
 
-def status(state: State, config: Config) -> dict[str, object]:
+def status(state: State, config: Config, models: tuple[Model, ...] = ()) -> dict[str, object]:
     """The public status: which engine serves, or is waited for, and whether a request would be served.
 
     While none would be, `reason` says why: in the words of the engine's launcher, or of the last probe.
+    `models` are those that arrive while the machine runs, missing ones first; left out if there are none.
     """
     name = target(state)
     engine = config.engine(name)
@@ -70,14 +72,16 @@ def status(state: State, config: Config) -> dict[str, object]:
         "healthy": serving(state),
     }
     if not found["healthy"]:
-        found["reason"] = next(seen.reason for seen in state.engines if seen.name == name)
+        found["reason"] = next(reason(seen) for seen in state.engines if seen.name == name)
+    if models:
+        found["models"] = [model._asdict() for model in models]
     return found
 
 
 NOTHING_YET = Counts()
 
 
-def metrics(state: State, counts: Counts = NOTHING_YET) -> str:
+def metrics(state: State, counts: Counts = NOTHING_YET, models: tuple[Model, ...] = ()) -> str:
     """The selector's series in Prometheus' text format (version 0.0.4)."""
     lines: list[str] = []
 
@@ -110,6 +114,10 @@ def metrics(state: State, counts: Counts = NOTHING_YET) -> str:
         ],
     )
     series("serving", "gauge", "Whether a request is served now.", [("", serving(state))])
+    words = "Whether requests are refused at once, as no engine can get ready while they wait."
+    series("hopeless", "gauge", words, [("", bool(state.hopeless))])
+    words = "Whether the model has arrived."
+    series("model_ready", "gauge", words, [(f'{{model="{m.name}"}}', m.state == "ready") for m in models])
     series("switching", "gauge", "Whether a switch is under way.", [("", state.switch is not None)])
     series("drained", "gauge", "Whether an operator wants no requests served.", [("", state.drained)])
     series(
@@ -153,7 +161,12 @@ def body_of(answer: bytes) -> str:
 
 
 def answer(
-    head: bytes, state: State, config: Config, counts: Counts = NOTHING_YET, before: str = ""
+    head: bytes,
+    state: State,
+    config: Config,
+    counts: Counts = NOTHING_YET,
+    before: str = "",
+    models: tuple[Model, ...] = (),
 ) -> bytes:
     """The whole HTTP/1.1 answer to a request whose head is given; the connection closes after it.
 
@@ -168,9 +181,9 @@ def answer(
     if fields[0] not in (b"GET", b"HEAD"):
         return _answer(405, "application/json", _error("only GET is answered here"), "Allow: GET, HEAD\r\n")
     if path == STATUS_PATH:
-        reply = _answer(200, "application/json", json.dumps(status(state, config)) + "\n")
+        reply = _answer(200, "application/json", json.dumps(status(state, config, models)) + "\n")
     else:
-        reply = _answer(200, "text/plain; version=0.0.4", before + metrics(state, counts))
+        reply = _answer(200, "text/plain; version=0.0.4", before + metrics(state, counts, models))
     return reply if fields[0] == b"GET" else reply.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
 
 

@@ -11,7 +11,7 @@ import errno
 import json
 import os
 
-from .events import Saved
+from .core.events import Saved
 
 LARGEST = 65536
 VERSION = 1

@@ -39,7 +39,12 @@ def status(found: dict[str, Any]) -> str:
         healthy = "yes" if engine["healthy"] else "no"
         cells = (engine["name"], active, healthy, engine["state"], ago(engine["since"]), streams)
         rows.append((*cells, engine["reason"]))
-    return "\n".join([table(rows), "", *_lines(found)])
+    return "\n".join([table(rows), "", *_models(found), *_lines(found)])
+
+
+def _models(found: dict[str, Any]) -> list[str]:
+    """The models that have not arrived, one in a line."""
+    return [f"missing: {model['reason']}" for model in found["models"] if model["state"] != "ready"]
 
 
 def _lines(found: dict[str, Any]) -> list[str]:
@@ -58,6 +63,8 @@ def _lines(found: dict[str, Any]) -> list[str]:
         lines.append(f"the last switch, to {last['to']}, failed {ago(last['ago'])} ago: {last['reason']}")
     if found["drained"]:
         lines.append("drained: no requests are served until `hal-selector undrain`")
+    if found["hopeless"]:
+        lines.append(f"requests are refused at once: {found['hopeless']}")
     if not found["gateway"]:
         lines.append("the gateway does not answer: nothing is served")
     if found["refused"]:
@@ -73,7 +80,14 @@ def explained(found: dict[str, Any]) -> str:
         head = f"{found['active']} serves."
     else:
         head = f"No engine serves; {found['active'] or 'none'} was the last to be chosen."
-    lines = [head, f"hardware: {found['hardware']}", *_lines(found), "", "Why, in order of preference:"]
+    lines = [
+        head,
+        f"hardware: {found['hardware']}",
+        *_models(found),
+        *_lines(found),
+        "",
+        "Why, in order of preference:",
+    ]
     lines += [f"  {name}: {why}" for name, why in found["why"].items()]
     lines += ["", "Decisions, the latest first:"]
     decisions = [

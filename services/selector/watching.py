@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from . import control, core
 from .config import Config
-from .events import OrderFailed, Verb
+from .core.events import OrderFailed, Verb
 from .loop import NEWS, Loop
 
 ORDER_INTERVAL, UNSETTLED_INTERVAL, SETTLED_INTERVAL = 0.1, 0.5, 2.0

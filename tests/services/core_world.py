@@ -11,13 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from services.selector import core
-from services.selector.config import AUTO, Config, EngineConfig
-from services.selector.core import Unit, Verb, Verdict
-from services.selector.state import configured
+from services.selector.config import AUTO, Awaited, Config, EngineConfig
+from services.selector.core import BY_HAND, Unit, Verb, Verdict
+from services.selector.core.state import configured
 
 START_TIMEOUT = 20.0
 STOP_TIMEOUT = 5.0
 DRAIN = 10.0
+WAIT = 15.0
 SWITCH_BOUND = 120.0
 """Simulated seconds for any switch between up to four engines with these timeouts."""
 
@@ -31,8 +32,12 @@ def config(
     exclusive: bool = False,
     remote: str = "",
     routed: str = "",
+    binds: tuple[str, ...] = (),
 ) -> Config:
-    """A configuration; `remote` is an engine that is not managed, `routed` one that routes lead to."""
+    """A configuration; `remote` is an engine that is not managed, `routed` one that routes lead to.
+
+    `binds` cannot be started without their models.
+    """
     engines = tuple(
         EngineConfig(
             name=name,
@@ -49,10 +54,11 @@ def config(
             start_timeout=START_TIMEOUT,
             stop_timeout=STOP_TIMEOUT,
             route_server=f"to-{name}/{name}" if name == routed else "",
+            awaits=(Awaited("m", f"/models/{name}"),) if name in binds and name != remote else (),
         )
         for name in names
     )
-    return Config(policy, engines, "/gateway", "/status", exclusive=exclusive, drain=DRAIN)
+    return Config(policy, engines, "/gateway", "/status", exclusive=exclusive, drain=DRAIN, wait=WAIT)
 
 
 @dataclass
@@ -70,6 +76,13 @@ class Engine:
     hung: bool = False  # accepts and never answers
     lie: str = ""  # a verdict it gives whatever is true
     by_hand: bool = False  # somebody else than the selector has started it
+    put_away: bool = False  # somebody else than the selector has stopped it
+    unable: bool = False  # its launcher says that it cannot run as things are
+    binds: bool = False  # it does not run without its model
+    here: bool = True  # its model is there
+    listed: bool = True  # it lists its model
+    soon: bool = False  # hal-provision says that it will be
+    fits: bool = True  # what the selector was told of the hardware
     life: int = 0  # counts its processes
 
     @property
@@ -85,18 +98,19 @@ class Gateway:
     servers: dict[str, bool] = field(default_factory=dict)
     routes: dict[str, bool] = field(default_factory=dict)
     serving: bool = False
+    hopeless: bool = False
     streams: dict[str, list[float]] = field(default_factory=dict)
 
 
 class World:
     """Everything around one core."""
 
-    def __init__(self, given: Config, boot: tuple[str, ...] = ()) -> None:
+    def __init__(self, given: Config, boot: tuple[str, ...] = (), missing: tuple[str, ...] = ()) -> None:
         self.config = given
         self.now = 0.0
         self.events: list[tuple[float, int, Callable[[], None]]] = []
         self.count = 0
-        self.engines = {e.name: Engine(e.name, e.managed) for e in given.engines}
+        self.engines = {e.name: Engine(e.name, e.managed, binds=bool(e.awaits)) for e in given.engines}
         self.gateway = Gateway(servers=dict.fromkeys(self.engines, False))
         self.disk: core.Saved | None = None
         self.orders: dict[str, list[tuple[str, int]]] = {name: [] for name in self.engines}
@@ -116,8 +130,10 @@ class World:
         self.wanted_at = 0.0
         self.back: core.Choice | None = None  # what is wanted again if the switch under way fails
         self.kept: core.Saved | None = None
+        self.excused = False  # something was mended, or asked for, since requests are refused at once
         self.wanted = ""  # the engine that was commanded last, as long as nothing took that back
         for name, engine in self.engines.items():
+            engine.here = name not in missing
             if not engine.managed:
                 engine.process = engine.words = Unit.READY
             elif name in boot:
@@ -167,6 +183,8 @@ class World:
             self.believed = dict.fromkeys(self.engines, False)
             self.slow = dict.fromkeys(self.engines, 0)
             for engine in self.engines.values():
+                if not engine.here:
+                    self._tell_of_the_model(engine)
                 self._watch(engine)
 
     def selector_dies(self) -> None:
@@ -187,6 +205,8 @@ class World:
             self.state, actions = core.step(self.state, told, self.now)
             self._judge_failure(before, told, self.state)
             self.steps += 1
+            if self.state.hopeless and not before.hopeless:
+                self.excused = False
             self._failed(self.state.ended)
             for action in actions:
                 if self.crash_after is not None:
@@ -213,6 +233,9 @@ class World:
         elif isinstance(action, core.Start | core.Stop):
             verb = Verb.START if isinstance(action, core.Start) else Verb.STOP
             assert self.engines[action.engine].managed, "an order for what is not managed"
+            if verb == Verb.START:
+                found = core.find(self.state, action.engine)
+                assert found is not None and not found.blocked, "started without its model"
             if self.control_broken:
                 return core.OrderFailed(action.engine, verb, "hal-control does not run")
             if not self.control_lost:
@@ -264,6 +287,9 @@ class World:
                 assert self.believed[ready[0]], "requests go on to an unready engine"
             gateway.serving = action.on
             return core.ServingSet(action.on)
+        if isinstance(action, core.SetHopeless):
+            gateway.hopeless = action.on
+            return core.HopelessSet(action.on)
         if isinstance(action, core.CountStreams):
             return core.Streams(action.engine, len(self.streams(action.engine)))
         assert isinstance(action, core.CutStreams)
@@ -313,7 +339,10 @@ class World:
         """A process of the engine begins."""
         engine.life += 1
         engine.process = Unit.STARTING
-        life, fails = engine.life, engine.failing > 0
+        engine.put_away = False
+        engine.listed = engine.here
+        life = engine.life
+        fails = engine.failing > 0 or engine.unable or (engine.binds and not engine.here)
         self.at(0.3, lambda: self._says(engine, life))
         engine.failing = max(0, engine.failing - 1)
         if not engine.never:
@@ -330,6 +359,7 @@ class World:
             if fails:
                 self.dies(engine.name)
             else:
+                self._judge_hope(engine)
                 engine.process = engine.words = Unit.READY
                 self._watch(engine)
 
@@ -362,6 +392,8 @@ class World:
         """The engine is as it should be."""
         engine = self.engines[name]
         engine.failing, engine.never, engine.hung, engine.lie, engine.takes = 0, False, False, "", 3.0
+        engine.unable = False
+        self.excused = True
 
     def _restarts(self, engine: Engine, life: int) -> None:
         if engine.process == Unit.FAILED and engine.life == life:
@@ -371,16 +403,57 @@ class World:
         """Somebody starts a service past the selector."""
         engine = self.engines[name]
         if engine.managed and not engine.up:
-            engine.by_hand = True
+            engine.by_hand = self.excused = True
             self._process(engine)
+
+    def stopped_by_hand(self, name: str) -> None:
+        """Somebody stops a service past the selector."""
+        engine = self.engines[name]
+        if engine.managed and engine.process != Unit.STOPPED:
+            engine.life += 1
+            engine.process = engine.words = Unit.STOPPED
+            engine.hung = engine.by_hand = False
+            engine.put_away = True
+            self._watch(engine)
+
+    def model(self, name: str, here: bool, soon: bool = False) -> None:
+        """The engine's model arrives, or is withdrawn, or comes nearer."""
+        engine = self.engines[name]
+        if not engine.managed:
+            return
+        engine.here, engine.soon = here, soon
+        engine.listed = engine.listed or here
+        self.excused = self.excused or here
+        generation = self.generation
+        self.at(0.2, lambda: self._tell_of_the_model(engine, generation))
+
+    def _tell_of_the_model(self, engine: Engine, generation: int | None = None) -> None:
+        missing = "" if engine.here else "the model m has not arrived"
+        self.tell(core.ModelSeen(engine.name, missing, engine.soon and not engine.here), generation)
+
+    def hardware(self, name: str, reason: str) -> None:
+        """The hardware was looked at."""
+        self.engines[name].fits = not reason
+        self.tell(core.Fits(name, reason))
 
     def _watch(self, engine: Engine) -> None:
         """The selector sees the launcher's file, sooner or later."""
         if engine.managed:
-            words = engine.words
+            words, lasting = engine.words, engine.unable and engine.words == Unit.FAILED
             reason = "the model is missing" if words == Unit.FAILED else words
+            if engine.put_away and words == Unit.STOPPED:
+                reason = BY_HAND
+            elif lasting:
+                reason = "no GPU"
             generation = self.generation
-            self.at(0.2, lambda: self.tell(core.UnitSeen(engine.name, words, reason), generation))
+            seen = core.UnitSeen(engine.name, words, reason, lasting)
+
+            def tell() -> None:
+                # That somebody stopped it comes out of files that are looked at when it is told.
+                if reason != BY_HAND or engine.put_away:
+                    self.tell(seen, generation)
+
+            self.at(0.2, tell)
 
     def _probe(self, engine: Engine) -> None:
         generation = self.generation
@@ -393,7 +466,9 @@ class World:
             return engine.lie
         if engine.process != Unit.READY:
             return Verdict.REFUSED
-        return Verdict.SLOW if engine.hung else Verdict.GOOD
+        if engine.hung:
+            return Verdict.SLOW
+        return Verdict.GOOD if engine.listed or not engine.managed else Verdict.WRONG
 
     # hal-control: for each engine one order after the other, for different ones side by side
 
@@ -444,6 +519,7 @@ class World:
         if self.state is None or core.refusal(self.state, core.Commanded(verb, value)):
             return False
         generation, before = self.generation, self.wanted
+        self.excused = True
         self._note_choice()
         if verb == Verb.SWITCH:
             self.wanted, self.wanted_at = value, self.now
@@ -463,6 +539,7 @@ class World:
         if not same or (self.state is not None and self.state.refused):
             self.wanted = ""
         self.config = given
+        self.excused = True
         self._note_choice()
         self.tell(core.Reconfigured(given))
 
@@ -496,12 +573,26 @@ class World:
         if not after.ended.ok and self.back is not None:
             assert after.choice == self.back, f"{self.back} was wanted before the switch that failed"
 
+    def _judge_hope(self, engine: Engine) -> None:
+        """Only an engine that somebody mends, or starts, gets ready while requests are refused at once."""
+        if self.state is None or not self.state.hopeless or self.excused or engine.by_hand:
+            return
+        allowed = (self.state.desired, self.state.policy)
+        matters = engine.name in allowed or self.state.policy == AUTO
+        if matters and engine.here and engine.fits:
+            raise AssertionError(f"{engine.name} gets ready, and requests are refused: {self.state.hopeless}")
+
     def check(self) -> None:
         """What must hold whenever nothing is in the middle of being done."""
         ready = [name for name, on in self.gateway.servers.items() if on]
         if self.state is None:
             return
+        if self.connected and self.gateway.up and self.state.hopeless_asked is not None:
+            assert self.gateway.hopeless == bool(self.state.hopeless), "the flag is not as it should be"
+        if any(engine.healthy and engine.selectable for engine in self.state.engines):
+            assert not self.state.hopeless or self.state.policy != AUTO, "there is an engine that can serve"
         if core.serving(self.state):
+            assert not self.state.hopeless
             assert self.gateway.up and self.gateway.serving, "it says that it serves"
             assert ready == [self.state.active], f"it serves with {ready}"
         if self.wanted:
@@ -515,6 +606,9 @@ class World:
         """From here on everybody behaves."""
         for name in self.engines:
             self.mend(name)
+            self.model(name, True)
+            if self.engines[name].put_away:
+                self.by_hand(name)
         self.control_broken = self.control_lost = False
         self.crash_after = None
         if not self.gateway.up:

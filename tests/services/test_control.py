@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from tests.services.conftest import wait_for
+from tests.services.gateways import later
 from tests.services.pair import FIRST, SECOND, Pair, pair
+from tests.services.switches import active, control
 from tests.tiny_model import NAME
 
 STATUS = "/api/v1/inference/status"
@@ -299,6 +301,38 @@ def test_orders_fail_with_a_reason_while_hal_control_is_down(both: Pair) -> None
     wait_for(lambda: both.engine(SECOND)["healthy"], "the order is given again", 30)
 
 
+def test_requests_that_nobody_can_answer_are_refused_at_once(both: Pair) -> None:
+    both.systemctl("stop", SECOND)
+    both.systemctl("stop", FIRST)
+    wait_for(lambda: both.said()["hopeless"], "the selector knows", 20)
+    began = time.monotonic()
+    answer = both.get("/v1/models")
+    assert time.monotonic() - began < 1
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "30")
+    assert answer.json()["error"]["code"] == "no_engine_expected"
+    assert "stopped by hand" not in answer.text, "clients are not told of what goes on inside"
+    text = both.cli("status").stdout
+    assert f"requests are refused at once: {FIRST} was stopped by hand; {SECOND} was stopped by hand" in text
+    assert "hal_selector_hopeless 1" in both.get("/metrics/selector").text
+    assert both.cli("switch", SECOND).returncode == 0
+    assert both.get("/v1/models").status_code == 200, "requests wait again as soon as one is started"
+    both.systemctl("start", FIRST)
+    wait_for(lambda: both.engine(FIRST)["healthy"], "the other one is there, too", 20)
+    assert not both.said()["hopeless"]
+
+
+def test_a_selector_that_is_killed_right_after_a_command_keeps_it(both: Pair) -> None:
+    """The answer comes after the command is on the disk: from there on a kill loses nothing."""
+    for number in range(6):
+        name = (SECOND, FIRST)[number % 2]
+        assert "error" not in control(both, "switch", engine=name)
+        time.sleep(0.002 * number)
+        both.kill("selector", signal.SIGKILL)
+        both.start("selector")
+        wait_for(lambda name=name: active(both) == name, f"{name} serves")
+        assert control(both, "status")["commanded"] == name
+
+
 def test_memory_of_the_selector(both: Pair) -> None:
     text = Path(f"/proc/{both.processes['selector'].pid}/status").read_text()
     rss = next(int(line.split()[1]) for line in text.splitlines() if line.startswith("VmRSS"))
@@ -358,3 +392,55 @@ def test_tokens_are_reloaded_and_outlive_a_restart_of_the_gateway(
         wait_for(lambda: accepted("new"), "the new token is known to the new gateway")
         assert not accepted("old")
         assert "new" not in made.log("selector").replace("reloaded", "")
+
+
+def test_engines_start_when_their_model_arrives(
+    haproxy: Callable[[Path], list[str]], engine_pack: Path, tiny: Path
+) -> None:
+    with pair(haproxy, engine_pack, tiny, "{wait: 20}") as made:
+        run = made.home / "run/hal"
+        for name in ("models", "provisioner"):
+            (run / name).mkdir()
+        file = made.home / "etc/hal/selector.json"
+        data = json.loads(file.read_text())
+        for engine in data["engines"]:
+            engine["awaits"] = [{"model": NAME, "marker": str(run / "models" / NAME)}]
+        data["provision_status"] = str(run / "provisioner/status.json")
+        file.write_text(json.dumps(data))
+
+        def provisions(**more: object) -> None:
+            entry = {"name": NAME, "state": "fetching", "reason": "", "error": "", "bytes": 43, "size": 100}
+            fresh = run / "provisioner/new"
+            fresh.write_text(json.dumps({"version": 1, "models": [{**entry, **more}]}))
+            fresh.rename(run / "provisioner/status.json")
+
+        provisions(eta=3600)
+        for name in ("control", "gateway", "selector"):
+            made.start(name)
+        wait_for(lambda: made.said().get("hopeless"), "the selector knows that nothing comes soon")
+        answer = made.get("/v1/models")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no_engine_expected")
+        reason = f"the model {NAME} has not arrived: fetching, 43 %"
+        found = made.get(STATUS).json()
+        assert found["reason"] == reason
+        assert found["models"] == [{"name": NAME, "state": "fetching", "reason": reason, "percent": 43}]
+        assert f"missing: {reason}" in made.cli("status").stdout
+        assert reason in made.cli("explain").stdout
+        assert f'hal_selector_model_ready{{model="{NAME}"}} 0' in made.get("/metrics/selector").text
+        done = made.cli("switch", FIRST)
+        assert (done.returncode, done.stderr) == (1, f"hal-selector: {FIRST} cannot serve yet: {reason}\n")
+        assert not made.alive(FIRST) and not made.alive(SECOND)
+
+        provisions(bytes=99, eta=3)
+        wait_for(lambda: not made.said()["hopeless"], "it is about to be there", 3)
+        waiting = later(lambda: made.get("/v1/models"))
+        time.sleep(0.5)
+        (run / "models" / NAME).touch()
+        began = time.monotonic()
+        wait_for(lambda: made.alive(FIRST) and made.alive(SECOND), "they are started", 3)
+        print(f"\nstarted {time.monotonic() - began:.2f} s after the model was there")
+        assert waiting().status_code == 200
+        assert f'hal_selector_model_ready{{model="{NAME}"}} 1' in made.get("/metrics/selector").text
+        (run / "models" / NAME).unlink()
+        time.sleep(7)
+        assert made.serves() and made.alive(FIRST) and made.alive(SECOND), "a model that goes stops nothing"

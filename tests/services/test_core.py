@@ -9,10 +9,17 @@ import pytest
 from services.selector import core
 from services.selector.config import AUTO
 from services.selector.core import Unit, Verb, Verdict
-from services.selector.damping import FAILBACK, FLAP_WINDOW, LONGEST_FAILBACK, LONGEST_RETRY, backoff, hold
-from services.selector.health import HEALTHY_INTERVAL, PATIENT_INTERVAL, STARTING_INTERVAL
-from services.selector.state import MOST_DECISIONS
-from services.selector.traffic import ASSERT_INTERVAL
+from services.selector.core.damping import (
+    FAILBACK,
+    FLAP_WINDOW,
+    LONGEST_FAILBACK,
+    LONGEST_RETRY,
+    backoff,
+    hold,
+)
+from services.selector.core.health import HEALTHY_INTERVAL, PATIENT_INTERVAL, STARTING_INTERVAL
+from services.selector.core.state import MOST_DECISIONS
+from services.selector.core.traffic import ASSERT_INTERVAL
 from tests.services.core_world import START_TIMEOUT, World, config
 
 

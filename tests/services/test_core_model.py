@@ -29,7 +29,7 @@ LONGEST_CALM = 1500.0
 """Simulated seconds in which everything is well again: ten minutes of damping, five of back-off, a start."""
 
 names = st.sampled_from(NAMES)
-counted = {"rules": 0, "steps": 0, "seconds": 0.0, "switches": 0}
+counted = {"rules": 0, "steps": 0, "seconds": 0.0, "switches": 0, "hopeless": 0}
 
 
 class Selector(RuleBasedStateMachine):
@@ -41,10 +41,19 @@ class Selector(RuleBasedStateMachine):
         remote=st.sampled_from(("", "", "c", "a")),
         routed=st.sampled_from(("", "b")),
         booted=st.sampled_from(((), ("a",), ("b",))),
+        binds=st.sampled_from(((), (), ("a",), NAMES)),
     )
-    def begin(self, policy: str, exclusive: bool, remote: str, routed: str, booted: tuple[str, ...]) -> None:
-        self.remote, self.routed, self.exclusive = remote, routed, exclusive
-        given = config(policy, NAMES, exclusive, remote, routed)
+    def begin(
+        self,
+        policy: str,
+        exclusive: bool,
+        remote: str,
+        routed: str,
+        booted: tuple[str, ...],
+        binds: tuple[str, ...],
+    ) -> None:
+        self.remote, self.routed, self.exclusive, self.binds = remote, routed, exclusive, binds
+        given = config(policy, NAMES, exclusive, remote, routed, binds)
         self.world = World(given, booted if exclusive else NAMES)
 
     @rule(seconds=st.sampled_from((0.05, 0.3, 1.0, 3.0, 10.0, 40.0, SWITCH_BOUND + 10)))
@@ -84,11 +93,27 @@ class Selector(RuleBasedStateMachine):
 
     @rule(policy=st.sampled_from((AUTO, *NAMES)))
     def the_configuration_is_read_again(self, policy: str) -> None:
-        self.world.reload(config(policy, NAMES, self.exclusive, self.remote, self.routed))
+        self.world.reload(config(policy, NAMES, self.exclusive, self.remote, self.routed, self.binds))
 
     @rule(name=names, reason=st.sampled_from(("", "no GPU")))
     def the_hardware_is_looked_at(self, name: str, reason: str) -> None:
-        self.world.tell(core.Fits(name, reason))
+        self.world.hardware(name, reason)
+
+    @rule(name=names, here=st.booleans(), soon=st.booleans())
+    def a_model_comes_or_goes(self, name: str, here: bool, soon: bool) -> None:
+        self.world.model(name, here, soon)
+
+    @rule(name=names)
+    def an_engine_says_that_it_cannot_run(self, name: str) -> None:
+        self.world.engines[name].unable = True
+        self.world.dies(name)
+
+    @rule(only=st.sampled_from(("", *NAMES)))
+    def nothing_can_get_ready(self, only: str) -> None:
+        for name in NAMES:
+            if name != only:
+                self.world.stopped_by_hand(name)
+        self.world.pass_time(2)
 
     @rule(seconds=st.sampled_from((0.5, 4.0, 1e9)))
     def a_request_comes(self, seconds: float) -> None:
@@ -122,6 +147,10 @@ class Selector(RuleBasedStateMachine):
     @rule(name=names)
     def somebody_starts_an_engine_by_hand(self, name: str) -> None:
         self.world.by_hand(name)
+
+    @rule(name=names)
+    def somebody_stops_an_engine_by_hand(self, name: str) -> None:
+        self.world.stopped_by_hand(name)
 
     @rule(broken=st.booleans())
     def orders_are_not_carried_out(self, broken: bool) -> None:
@@ -157,6 +186,7 @@ class Selector(RuleBasedStateMachine):
         counted["rules"] += 1
         if hasattr(self, "world"):
             self.world.check()
+            counted["hopeless"] += self.world.gateway.hopeless
 
     def teardown(self) -> None:
         """However it went: once everybody behaves, what is wanted serves, and a switch succeeds."""
@@ -167,7 +197,7 @@ class Selector(RuleBasedStateMachine):
         for engine in world.engines.values():
             engine.stops_in = 0.5
         for name in NAMES:
-            world.tell(core.Fits(name, ""))
+            world.hardware(name, "")
         world.command(Verb.UNDRAIN)
         world.pass_time(START_TIMEOUT + 10)  # what stuck in its start has had its time
         assert world.state is not None
@@ -220,6 +250,7 @@ def test_the_model(
     with capsys.disabled():
         print(
             f"\nmodel: {counted['rules']:,} steps of the world, {counted['steps']:,} of the core, "
-            f"{counted['switches']:,} switches, {counted['seconds'] / 3600:,.0f} simulated hours"
+            f"{counted['switches']:,} switches, {counted['hopeless']:,} times without hope, "
+            f"{counted['seconds'] / 3600:,.0f} simulated hours"
         )
     assert counted["rules"] >= LEAST_STEPS * min(1, EXAMPLES / 230)

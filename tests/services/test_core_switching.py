@@ -7,7 +7,7 @@ import pytest
 from services.selector import core
 from services.selector.config import AUTO
 from services.selector.core import Stage, Unit, Verb
-from services.selector.traffic import OLD_WORKER
+from services.selector.core.traffic import OLD_WORKER
 from tests.services.core_world import DRAIN, START_TIMEOUT, SWITCH_BOUND, World, config
 
 BOTH = ("a", "b")

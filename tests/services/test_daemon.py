@@ -96,3 +96,72 @@ def test_a_reload_of_what_is_not_there_changes_nothing(daemon: Daemon) -> None:
     before = daemon.config
     assert "absent" in daemon.reload()
     assert daemon.config is before and daemon.counts.refused == 1
+
+
+class RuntimeApi:
+    """A runtime API that does as told; another one at its path takes its place, and this one lives on."""
+
+    def __init__(self, path: Path, process: int) -> None:
+        self.connections = 0
+        self.process = process
+        self.listener = socket.socket(socket.AF_UNIX)
+        fresh = path.with_suffix(".new")
+        self.listener.bind(str(fresh))
+        self.listener.listen()
+        fresh.rename(path)
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection:
+            while command := connection.recv(1000):
+                words = f"Name: HAProxy\nPid: {self.process}\n" if command == b"show info\n" else ""
+                connection.sendall(f"{words}\n> ".encode())
+
+
+def connects(tmp_path: Path) -> None:
+    """Somebody connects to the status socket, as HAProxy does when it checks it."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(tmp_path / "http"))
+
+
+def test_a_reload_is_noticed_while_the_old_process_lives_on(daemon: Daemon, tmp_path: Path) -> None:
+    old = RuntimeApi(tmp_path / "admin", 1)
+    turns(daemon, 0.5)
+    assert daemon.state.gateway and daemon.gateway.process == "1"
+    new = RuntimeApi(tmp_path / "admin", 2)
+    turns(daemon, 0.3)
+    assert daemon.gateway.process == "1", "nothing has told of it"
+    connects(tmp_path)
+    began = time.monotonic()
+    while daemon.gateway.process != "2" or not daemon.state.gateway:
+        daemon.turn()
+        assert time.monotonic() - began < 1
+    made = new.connections
+    turns(daemon, 0.5)
+    connects(tmp_path)
+    turns(daemon, 0.5)
+    assert (made, new.connections) == (1, 1), "a process that is known says nothing new"
+    for api in (old, new):
+        api.listener.close()
+
+
+def test_a_stranger_that_connects_changes_nothing(daemon: Daemon, tmp_path: Path) -> None:
+    api = RuntimeApi(tmp_path / "admin", 1)
+    turns(daemon, 0.5)
+    before = daemon.gateway
+    connects(tmp_path)
+    turns(daemon, 1.5)
+    assert daemon.gateway is before and daemon.state.gateway
+    asked = api.connections
+    turns(daemon, 0.5)
+    assert asked == api.connections, "it was looked into for a second"
+    api.listener.close()

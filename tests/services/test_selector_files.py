@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from services.selector import commands, control, environment, gateway, hardware, probe, store, tables, tokens
 from services.selector.config import Config, EngineConfig, Needs
+from services.selector.core.events import BY_HAND, OrderDone, OrderFailed, Saved, Unit, UnitSeen, Verb
 from services.selector.environment import VariableError, applied
-from services.selector.events import BY_HAND, OrderDone, OrderFailed, Saved, Unit, UnitSeen, Verb
 
 ROOT = Path(__file__).resolve().parents[2]
 STATE_FILE = "/var/lib/hal/selector.env"
@@ -314,6 +314,38 @@ def test_a_start_that_fails_and_one_that_takes_its_time(tmp_path: Path) -> None:
     assert service.look(21) == [UnitSeen("a", Unit.STARTING, "reading")]
 
 
+def test_a_start_says_what_is_known_of_the_one_before(tmp_path: Path) -> None:
+    service = control.Service(files_of(tmp_path))
+    group = tmp_path / "group/cgroup.events"
+    put(group, "populated 0\n")
+    put(tmp_path / "s", "failed the port is taken\n")
+    assert service.look(0) == [UnitSeen("a", Unit.FAILED, "the port is taken")]
+    service.ordered(Verb.START, 1)
+    words = f"{control.BEING_STARTED}; the last time: the port is taken"
+    assert service.look(1.1) == [UnitSeen("a", Unit.STARTING, words)]
+    put(group, "populated 1\n")
+    assert service.look(1.2) == [UnitSeen("a", Unit.STARTING, words)]
+    put(group, "populated 0\n")
+    (found,) = service.look(1.3)
+    assert found == UnitSeen("a", Unit.FAILED, "the port is taken"), "it came and went without a word"
+    service.ordered(Verb.START, 2)
+    put(tmp_path / "o", "start 5\n")
+    assert service.look(2.1)[1] == UnitSeen("a", Unit.FAILED, "the port is taken"), (
+        "it was not started at all"
+    )
+
+
+def test_a_launcher_that_says_that_it_is_no_use(tmp_path: Path) -> None:
+    service = control.Service(files_of(tmp_path))
+    put(tmp_path / "group/cgroup.events", "populated 0\n")
+    put(tmp_path / "s", "unable no GPU\n")
+    assert service.look(0) == [UnitSeen("a", Unit.FAILED, "no GPU", lasting=True)]
+    put(tmp_path / "group/cgroup.events", "populated 1\n")
+    put(tmp_path / "s", "starting reading\n")
+    assert service.look(1) == [UnitSeen("a", Unit.STARTING, "reading")]
+    assert probe.own_words(str(tmp_path / "s")) == "reading"
+
+
 def test_orders_without_a_reader(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in ("pipe", "absent"):
@@ -367,7 +399,7 @@ def test_a_state_file_with_another_value(value: Saved, field: str, other: object
 WRITER = """\
 import sys
 from services.selector import store
-from services.selector.events import Saved
+from services.selector.core.events import Saved
 number = 0
 while True:
     number += 1

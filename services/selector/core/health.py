@@ -46,6 +46,8 @@ def probed(state: State, event: Probed, now: float, actions: list[Action]) -> St
     engine = engine._replace(
         reason=event.reason, probed=True, verdict=event.verdict, slow=slow, probing=False
     )
+    if not engine.managed:
+        engine = engine._replace(lasting=event.lasting)
     if healthy and not engine.healthy:
         # Somebody started it again if it was down.
         engine = engine._replace(healthy=True, since=now, deadline=None, failures=0, down=False, held=False)

@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
+from ..config import AUTO, Config
 from . import choice
-from .config import AUTO, Config
 from .events import Action, Commanded, Log, Verb
 from .health import takes, usable
 from .orders import MOST_FAILURES, ORDER_MARGIN, stopping
-from .state import (
-    CONFIGURED,
-    Choice,
-    Ended,
-    Engine,
-    Stage,
-    State,
-    Switch,
-    configured,
-    decide,
-    find,
-    fresh,
-    update,
-)
+from .records import Choice, Ended, Stage, Switch
+from .state import CONFIGURED, Engine, State, configured, decide, find, fresh, update
 
 CUT_LIMIT = 5.0
 """Seconds for the gateway to end what is left on an engine."""
@@ -34,19 +22,26 @@ def refusal(state: State, command: Commanded) -> str:
     names = ", ".join(state.preference)
     if command.verb in (Verb.DRAIN, Verb.UNDRAIN):
         return ""
+    engine = find(state, command.value)
     if command.verb == Verb.POLICY:
-        known = command.value in (AUTO, *state.preference)
-        return "" if known else f"there is no policy {command.value!r}: it is {AUTO} or one of {names}"
+        if command.value not in (AUTO, *state.preference):
+            return f"there is no policy {command.value!r}: it is {AUTO} or one of {names}"
+        return _waits_for_a_model(engine)
     if command.verb != Verb.SWITCH:
         return f"there is no command {command.verb!r}"
     if not command.value:
         return ""
-    engine = find(state, command.value)
     if engine is None or not engine.selectable:
         return f"there is no engine {command.value!r} to switch to: there is {names}"
     if engine.misfit and not engine.healthy:
         return f"{engine.name} cannot run here: {engine.misfit}"
-    return ""
+    return _waits_for_a_model(engine)
+
+
+def _waits_for_a_model(engine: Engine | None) -> str:
+    if engine is None or not engine.bare:
+        return ""
+    return f"{engine.name} cannot serve yet: {engine.missing}"
 
 
 def command(state: State, event: Commanded, now: float, actions: list[Action]) -> State:
@@ -81,8 +76,10 @@ def begin(
     state = update(state, name, held=False)
     if state.active == name and (usable(target) or state.goal == name):
         return state._replace(goal=name, switch=None)
-    state = update(state, name, attempts=0, retry_at=now, deadline=None, ordered=False, failures=0)
-    state = state._replace(goal=name)
+    state = update(state, name, attempts=0, retry_at=now, deadline=None, ordered=False)
+    # Orders that came to nothing before this command say nothing of those that it leads to.
+    engines = tuple(engine._replace(failures=0) for engine in state.engines)
+    state = state._replace(goal=name, engines=engines)
     switch = Switch(
         name, state.active or "", Stage.STARTING, now, now + bound(state, target), why, back, reload
     )
@@ -128,6 +125,7 @@ def reconfigured(state: State, config: Config, now: float, actions: list[Action]
         configured=configured(config),
         exclusive=config.exclusive,
         drain=config.drain,
+        wait=config.wait,
         engines=tuple(engines),
         goal=state.goal if state.goal in names else None,
         active=state.active if state.active in names else None,
@@ -178,6 +176,8 @@ def _follow(state: State, switch: Switch, now: float, actions: list[Action]) -> 
         return _fail(state, switch, now, "the engine is no longer there", actions)
     if state.active == target.name and takes(state, target):
         return _end(state, now, True, "", actions)
+    if switch.back is not None and target.bare:
+        return _fail(state, switch, now, target.missing, actions)
     in_vain = target.managed and target.attempts > 0 and target.deadline is None and not target.healthy
     if switch.back is not None and in_vain:
         return _fail(state, switch, now, target.reason, actions)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .config import AUTO
+from ..config import AUTO
 from .damping import hold
 from .events import Action, Log, Unit
 from .health import usable
@@ -19,16 +19,35 @@ SEEN_LIMIT = 1.0
 def order(state: State) -> tuple[str, ...]:
     """The engines that may serve, best first: the commanded one, then what the policy allows.
 
-    An engine for which the hardware is not enough comes into question only when that is so for all of them.
-    One that is healthy shows that the hardware is enough.
+    An engine for which the hardware is not enough comes into question only when that is so for all of them,
+    and so does one whose model has not arrived. One that is healthy shows that nothing is missing.
     """
     if state.policy == AUTO:
-        names = [engine.name for engine in state.engines if engine.selectable]
-        fit = [e.name for e in state.engines if e.selectable and (not e.misfit or e.healthy)]
-        names = fit or names
-    else:
-        names = [state.policy]
-    names = names or [engine.name for engine in state.engines]
+        engines = [engine for engine in state.engines if engine.selectable]
+        fit = [e for e in engines if not e.misfit or e.healthy]
+        here = [e for e in fit if not e.bare]
+        return _commanded_first(state, here or fit or engines)
+    return allowed(state)
+
+
+def allowed(state: State) -> tuple[str, ...]:
+    """The engines that the command and the policy allow, best first, whatever they lack."""
+    chosen = [e for e in state.engines if (e.selectable if state.policy == AUTO else e.name == state.policy)]
+    return _commanded_first(state, chosen)
+
+
+def kept_up(state: State) -> tuple[str, ...]:
+    """The engines that are to run: also those that wait for a model while they do."""
+    names = order(state)
+    known = (engine for name in allowed(state) if (engine := find(state, name)) is not None)
+    return (
+        *names,
+        *(e.name for e in known if e.bare and not e.binds and not e.misfit and e.name not in names),
+    )
+
+
+def _commanded_first(state: State, engines: list[Engine]) -> tuple[str, ...]:
+    names = [engine.name for engine in engines or state.engines]
     if state.desired is not None:
         names = [state.desired, *(name for name in names if name != state.desired)]
     return tuple(names)
@@ -110,4 +129,6 @@ def _preferred(state: State, engines: list[Engine], goal: Engine, now: float) ->
 
 
 def _against(goal: Engine, engines: list[Engine]) -> str:
-    return goal.reason if goal in engines else "the policy leaves it out"
+    if goal in engines:
+        return goal.reason
+    return goal.missing or goal.misfit or "the policy leaves it out"

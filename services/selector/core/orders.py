@@ -8,9 +8,22 @@ takes an order of our own that was carried out: what was merely seen may be out 
 from __future__ import annotations
 
 from .damping import backoff
-from .events import BY_HAND, Action, Log, OrderDone, OrderFailed, Start, Stop, Unit, UnitSeen, Verb
+from .events import (
+    BY_HAND,
+    Action,
+    Log,
+    ModelSeen,
+    OrderDone,
+    OrderFailed,
+    Start,
+    Stop,
+    Unit,
+    UnitSeen,
+    Verb,
+)
 from .health import usable
-from .state import Engine, State, Switch, decide, find, put, update
+from .records import Switch
+from .state import Engine, State, decide, find, put, update
 
 MOST_FAILURES = 3
 """Times that a service may fail within one start; each time it is started again by its own supervisor."""
@@ -25,7 +38,7 @@ AGAIN = 5.0
 """Seconds between an order and its repetition."""
 
 
-def seen(state: State, event: UnitSeen) -> State:
+def seen(state: State, event: UnitSeen, now: float) -> State:
     """Take in what is told of a service; only news count, and they confirm no order to stop."""
     engine = find(state, event.engine)
     if engine is None or not engine.managed:
@@ -39,8 +52,8 @@ def seen(state: State, event: UnitSeen) -> State:
     elif engine.order == Verb.START and event.state in (Unit.STOPPED, Unit.UNKNOWN):
         pass  # of the time before the order
     else:
-        engine = engine._replace(unit=event.state)
-        engine = _held(engine, told)
+        engine = engine._replace(unit=event.state, lasting=event.lasting)
+        engine = _held(engine, told, now)
         if event.state in (Unit.STARTING, Unit.READY):
             engine = engine._replace(down=False)
         if engine.order == Verb.START:
@@ -52,14 +65,32 @@ def seen(state: State, event: UnitSeen) -> State:
     return put(state, engine)
 
 
-def _held(engine: Engine, told: tuple[str, str]) -> Engine:
+def _held(engine: Engine, told: tuple[str, str], now: float) -> Engine:
     """An engine that somebody stops by hand is left alone until it runs again.
 
     That it was hal-control comes out a moment later than that it was stopped.
     """
     if told == (Unit.STOPPED, BY_HAND):
-        return engine._replace(held=True, deadline=None, failures=0)
+        return engine._replace(held=True, held_at=now, deadline=None, failures=0)
     return engine._replace(held=False) if told[0] in (Unit.STARTING, Unit.READY, Unit.STOPPED) else engine
+
+
+def model(state: State, event: ModelSeen, now: float, actions: list[Action]) -> State:
+    """Take in whether the engine's models are there. One whose model has gone is not stopped for it."""
+    engine = find(state, event.engine)
+    if engine is None:
+        return state
+    before = engine.missing
+    engine = engine._replace(missing=event.missing, soon=event.soon)
+    if bool(before) != bool(event.missing):
+        words = event.missing or "its model is there"
+        actions.append(Log(f"engine {engine.name}: {words}"))
+        state = decide(state, now, f"{engine.name} {'waits' if event.missing else 'need not wait'}", words)
+        if not engine.healthy:
+            # What was tried without the model does not count.
+            engine = engine._replace(deadline=None, failures=0, attempts=0, ordered=False)
+            engine = engine._replace(since=now, retry_at=now, probe_at=now)
+    return put(state, engine)
 
 
 def done(state: State, event: OrderDone, now: float) -> State:
@@ -160,7 +191,7 @@ def elect(state: State, wanted: tuple[str, ...], now: float) -> State:
 
 def waits(engine: Engine, now: float) -> bool:
     """Whether the engine has started in vain and the next start is not due yet, or not for the selector."""
-    if engine.held:
+    if engine.held or engine.bare:
         return True
     return engine.deadline is None and now < engine.retry_at and not engine.healthy
 
@@ -190,8 +221,14 @@ def _keep_down(state: State, engine: Engine, now: float, actions: list[Action]) 
 
 
 def _keep_up(state: State, engine: Engine, now: float, actions: list[Action]) -> State:
-    if engine.healthy or engine.held or engine.order == Verb.STOP or not others_down(state, engine):
+    if engine.healthy or engine.held or engine.blocked:
         return state
+    if engine.order == Verb.STOP or not others_down(state, engine):
+        return state
+    if engine.bare and not engine.down and engine.unit in (Unit.STARTING, Unit.READY):
+        return put(
+            state, engine._replace(deadline=None)
+        )  # it runs, and its start is not over before it has that
     if engine.deadline is None:
         if now < engine.retry_at:
             return state
@@ -211,7 +248,11 @@ def _keep_up(state: State, engine: Engine, now: float, actions: list[Action]) ->
         return state
     if _may_be_stopping(engine, now):
         return state
-    if not engine.down and now < state.born + ADOPT_GRACE and not _asked_for(state.switch, engine):
+    if (
+        now < state.born + ADOPT_GRACE
+        and _may_start_by_itself(engine)
+        and not _asked_for(state.switch, engine)
+    ):
         return state
     actions.append(Start(engine.name))
     return update(
@@ -227,6 +268,11 @@ def _may_be_stopping(engine: Engine, now: float) -> bool:
     served = bool(engine.losses) and engine.losses[-1] == engine.since
     there = not engine.down and engine.unit in (Unit.READY, Unit.UNKNOWN)
     return served and there and now < engine.since + engine.stop_timeout
+
+
+def _may_start_by_itself(engine: Engine) -> bool:
+    """Whether the engine may be one that starts with the machine: none does that has to wait for a model."""
+    return not engine.down and not (engine.binds and engine.unit == Unit.STOPPED)
 
 
 def _asked_for(switch: Switch | None, engine: Engine) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .config import Config
+from ..config import Config
 
 
 class Verdict:
@@ -46,11 +46,15 @@ class Tick(NamedTuple):
 
 
 class Probed(NamedTuple):
-    """A probe of `engine` ended; `reason` is for people, without any content of requests."""
+    """A probe of `engine` ended; `reason` is for people, without any content of requests.
+
+    `lasting`: it stays so until somebody mends it.
+    """
 
     engine: str
     verdict: str
     reason: str
+    lasting: bool = False
 
 
 class GatewayUp(NamedTuple):
@@ -81,6 +85,12 @@ class ServingSet(NamedTuple):
     on: bool
 
 
+class HopelessSet(NamedTuple):
+    """The gateway carried out a SetHopeless."""
+
+    on: bool
+
+
 class Streams(NamedTuple):
     """So many requests are open at the engine, of those that CountStreams asked for."""
 
@@ -98,12 +108,13 @@ class UnitSeen(NamedTuple):
     """What the engine's launcher, or the service manager, says of it; `state` is one of `Unit`.
 
     May be told as often as one likes: only what differs from the last one is news. That an order to stop was
-    carried out is not seen here but told by OrderDone.
+    carried out is not seen here but told by OrderDone. `lasting`: it stays so until somebody mends it.
     """
 
     engine: str
     state: str
     reason: str = ""
+    lasting: bool = False
 
 
 class OrderDone(NamedTuple):
@@ -144,6 +155,14 @@ class Fits(NamedTuple):
     reason: str
 
 
+class ModelSeen(NamedTuple):
+    """Whether the models of the engine are there: "" or the reason why not; `soon`: they may be in time."""
+
+    engine: str
+    missing: str
+    soon: bool = False
+
+
 class Probe(NamedTuple):
     """Ask `engine` for its health and its models. Answered by Probed."""
 
@@ -173,6 +192,12 @@ class SetRoute(NamedTuple):
 
 class SetServing(NamedTuple):
     """Let requests go on, or let them wait. Answered by ServingSet."""
+
+    on: bool
+
+
+class SetHopeless(NamedTuple):
+    """Refuse requests at once while they may not go on, or let them wait. Answered by HopelessSet."""
 
     on: bool
 
@@ -248,6 +273,7 @@ Event = (
     | ServerSet
     | RouteSet
     | ServingSet
+    | HopelessSet
     | Streams
     | Cut
     | UnitSeen
@@ -256,6 +282,7 @@ Event = (
     | Commanded
     | Reconfigured
     | Fits
+    | ModelSeen
 )
 Action = (
     Probe
@@ -263,6 +290,7 @@ Action = (
     | SetServer
     | SetRoute
     | SetServing
+    | SetHopeless
     | CountStreams
     | CutStreams
     | Start

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from .config import AUTO, Config, EngineConfig
+from ..config import AUTO, Config, EngineConfig
 from .events import Saved, Unit
+from .records import Choice, Decision, Ended, Leaving, Switch
 
-CONFIGURED = ("managed", "selectable", "routed", "start_timeout", "stop_timeout")
+CONFIGURED = ("managed", "selectable", "routed", "binds", "start_timeout", "stop_timeout")
 """The fields of an Engine that come from its configuration."""
 
 MOST_DECISIONS = 50
@@ -18,18 +19,21 @@ class Engine(NamedTuple):
     """An engine as last seen. Times are those of `now`; None stands for "not known" or "none".
 
     From its configuration: `managed` (a service that can be started and stopped), `selectable` (else only
-    routes lead to it), `routed` (it has a server for routes), `start_timeout`, `stop_timeout`.
+    routes lead to it), `routed` (it has a server for routes), `binds` (it cannot be started without its
+    models), `start_timeout`, `stop_timeout`.
 
     Health: `healthy` with `reason`, changed at `since`; `probed` once at least; `verdict` of the last probe;
     `slow` probes in a row that ran out of time; `losses`, when it lost its health lately; `misfit`, why the
-    hardware is not enough ("": it is).
+    hardware is not enough ("": it is). `missing` is why its models are not there ("": they are), `soon` that
+    they may be within `wait`.
 
     Service: `unit` is how it is believed to be (of `Unit`), `seen` what was last told of it. `order` is out
     ("": none) since `ordered_at`; none is given before `order_at`; `trouble` is why one was not carried out.
     `down`: our own order to stop was carried out, at `down_at`, and nothing was seen of it since. `held`: it
-    was stopped by hand, so that it is started by hand, or by a command, and not by the selector. A start is
-    an attempt that ends at `deadline` (None: none is under way), with a Start `ordered` or not and `failures`
-    of the service, or of orders, in it; after `attempts` in vain the next one begins at `retry_at`.
+    was stopped by hand, at `held_at`, so that it is started by hand, or by a command, not by the selector. A
+    start is an attempt that ends at `deadline` (None: none is under way), with a Start `ordered` or not and
+    `failures` of the service, or of orders, in it; after `attempts` in vain the next begins at `retry_at`.
+    `lasting`: it has failed, and says that it will again until somebody mends something.
 
     Gateway: `server_ready` and `route_ready` as confirmed, `server_asked` and `route_asked` as last asked
     for, at `server_set_at` and `route_set_at`.
@@ -39,6 +43,7 @@ class Engine(NamedTuple):
     managed: bool
     selectable: bool
     routed: bool
+    binds: bool
     start_timeout: float
     stop_timeout: float
     healthy: bool = False
@@ -52,6 +57,9 @@ class Engine(NamedTuple):
     probe_sent_at: float = 0.0
     losses: tuple[float, ...] = ()
     misfit: str = ""
+    missing: str = ""
+    soon: bool = False
+    lasting: bool = False
     unit: str = Unit.UNKNOWN
     seen: tuple[str, str] = (Unit.UNKNOWN, "")
     order: str = ""
@@ -60,6 +68,7 @@ class Engine(NamedTuple):
     trouble: str = ""
     down: bool = False
     held: bool = False
+    held_at: float = 0.0
     down_at: float = 0.0
     deadline: float | None = None
     ordered: bool = False
@@ -78,73 +87,15 @@ class Engine(NamedTuple):
         """The words in which the launcher, or the service manager, last told of it."""
         return self.seen[1]
 
+    @property
+    def bare(self) -> bool:
+        """Whether it cannot serve, as a model has not arrived."""
+        return bool(self.missing) and not self.healthy
 
-class Choice(NamedTuple):
-    """What the operator wants: the policy in force, and the engine that was commanded ("": none)."""
-
-    policy: str
-    desired: str = ""
-
-
-class Stage:
-    """How far a switch is."""
-
-    DRAINING = "streams end on the old engine"
-    STOPPING = "the old engine stops"
-    STARTING = "the new engine starts"
-    MOVING = "requests move to the new engine"
-
-
-class Switch(NamedTuple):
-    """A switch under way from `source` to `target`; it ends at `deadline` at the latest.
-
-    `back` is what is wanted again if a commanded switch fails; None for one that the selector decided on.
-    `reload`: the configuration asked for it.
-    """
-
-    target: str
-    source: str
-    stage: str
-    since: float
-    deadline: float
-    reason: str
-    back: Choice | None = None
-    reload: bool = False
-
-
-class Ended(NamedTuple):
-    """A switch that has ended: `ok`, or `reason` says why not. `since` is when it began."""
-
-    target: str
-    source: str
-    ok: bool
-    reason: str
-    since: float
-    at: float
-
-
-class Leaving(NamedTuple):
-    """An engine that gets no new requests `since` then; those that are open have until `deadline` to end.
-
-    `streams` is the last count (None: not counted yet), asked for at `asked_at`. What is left at the deadline
-    is cut, at `cut_at`. `over`: nothing is open any more.
-    """
-
-    engine: str
-    since: float
-    deadline: float
-    streams: int | None = None
-    asked_at: float | None = None
-    cut_at: float | None = None
-    over: bool = False
-
-
-class Decision(NamedTuple):
-    """What was decided, when, and why."""
-
-    at: float
-    what: str
-    why: str
+    @property
+    def blocked(self) -> bool:
+        """Whether it cannot be started either: it would open that model."""
+        return self.binds and self.bare
 
 
 class State(NamedTuple):
@@ -154,7 +105,9 @@ class State(NamedTuple):
     engine that is to serve, `active` the one whose server takes requests (or did last); they differ while a
     switch goes on. `resident` is, where only one managed engine may be up, the one that may.
     `serving_ready` is the flag that lets requests go on, as confirmed; `serving_asked` as last asked for, at
-    `serving_set_at`. `regained_at` is when a lost gateway was there again: requests of the one before may go
+    `serving_set_at`; `hopeless_ready`, `hopeless_asked` and `hopeless_set_at` are those of the flag that
+    refuses requests at once, since `hopeless` ("": they may wait, for `wait` seconds); `hopeless_told` was
+    last told of. `regained_at` is when a lost gateway was there again: requests of the one before may go
     on, uncounted. `refused`: the configured policy was tried in vain, and the one before is in force.
     `saved` is what was last handed out to be kept. A Tick is next of use at `due`.
     """
@@ -163,6 +116,7 @@ class State(NamedTuple):
     choice: Choice
     exclusive: bool
     drain: float
+    wait: float
     engines: tuple[Engine, ...]
     born: float
     due: float
@@ -181,6 +135,11 @@ class State(NamedTuple):
     serving_ready: bool | None = None
     serving_asked: bool | None = None
     serving_set_at: float = 0.0
+    hopeless: str = ""
+    hopeless_told: str = ""
+    hopeless_ready: bool | None = None
+    hopeless_asked: bool | None = None
+    hopeless_set_at: float = 0.0
     saved: Saved | None = None
     decisions: tuple[Decision, ...] = ()
 
@@ -212,6 +171,7 @@ def fresh(config: EngineConfig, now: float) -> Engine:
         managed=config.managed,
         selectable=config.selectable,
         routed=bool(config.route_server),
+        binds=config.binds and bool(config.awaits),
         start_timeout=config.start_timeout,
         stop_timeout=config.stop_timeout,
         since=now,
@@ -231,6 +191,7 @@ def from_saved(config: Config, now: float, saved: Saved | None = None) -> State:
         choice=Choice(config.policy),
         exclusive=config.exclusive,
         drain=config.drain,
+        wait=config.wait,
         engines=tuple(fresh(engine, now) for engine in config.engines),
         born=now,
         due=now,

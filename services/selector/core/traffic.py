@@ -8,17 +8,20 @@ from .events import (
     ConnectGateway,
     CountStreams,
     CutStreams,
+    HopelessSet,
     Log,
     RouteSet,
     ServerSet,
     ServingSet,
+    SetHopeless,
     SetRoute,
     SetServer,
     SetServing,
 )
 from .health import takes
 from .orders import stopping
-from .state import Engine, Leaving, State, decide, find, update
+from .records import Leaving
+from .state import Engine, State, decide, find, update
 from .switching import CUT_LIMIT
 
 GATEWAY_INTERVAL = 0.25
@@ -66,13 +69,22 @@ def _forget(state: State) -> State:
         entry._replace(streams=None, asked_at=None, cut_at=None) if not entry.over else entry
         for entry in state.leaving
     )
-    return state._replace(engines=engines, leaving=leaving, serving_ready=None, serving_asked=None)
+    return state._replace(
+        engines=engines,
+        leaving=leaving,
+        serving_ready=None,
+        serving_asked=None,
+        hopeless_ready=None,
+        hopeless_asked=None,
+    )
 
 
-def confirmed(state: State, event: ServerSet | RouteSet | ServingSet) -> State:
+def confirmed(state: State, event: ServerSet | RouteSet | ServingSet | HopelessSet) -> State:
     """The gateway has done as asked; an answer to what was asked before something else is out of date."""
     if isinstance(event, ServingSet):
         return state._replace(serving_ready=event.on) if state.serving_asked is event.on else state
+    if isinstance(event, HopelessSet):
+        return state._replace(hopeless_ready=event.on) if state.hopeless_asked is event.on else state
     engine = find(state, event.engine)
     if engine is None:
         return state
@@ -95,7 +107,8 @@ def due(state: State) -> list[float]:
         times = [state.gateway_at]
         times += [min(entry.deadline, entry.since + OLD_WORKER) for entry in state.leaving]
         return times
-    times = [state.serving_set_at + RESEND, state.serving_set_at + ASSERT_INTERVAL]
+    flags = (state.serving_set_at, state.hopeless_set_at)
+    times = [at + seconds for at in flags for seconds in (RESEND, ASSERT_INTERVAL)]
     for engine in state.engines:
         times += [engine.server_set_at + RESEND, engine.server_set_at + ASSERT_INTERVAL]
         if engine.routed:
@@ -131,6 +144,7 @@ def follow(state: State, now: float, actions: list[Action]) -> State:
         return state  # a selector before this one has set the gateway; it stays until more is known
     state = _take_over(state, serving, now, actions)
     state = _set_serving(state, now, actions, only=False)
+    state = _set_hopeless(state, now, actions)
     for engine in state.engines:
         state = _set_server(state, engine, serving, now, actions)
     state = _leave(state, now, actions)
@@ -157,11 +171,11 @@ def _set_server(
     """Set the engine's servers.
 
     The server of an engine that just died stays as it is until another one takes over: what was refused
-    there is tried again by the gateway, and finds the other one.
+    there is tried again by the gateway, and finds the other one. Not where no other one can take over.
     """
     wanted: bool | None = engine.name == serving
     if engine.name == state.active and engine.name != serving:
-        wanted = None
+        wanted = False if state.hopeless else None
     elif engine.name != serving and serving is not None and serving != state.active:
         wanted = engine.server_asked  # the new server takes requests before the old ones stop
     if not engine.selectable:
@@ -213,6 +227,15 @@ def _set_serving(state: State, now: float, actions: list[Action], only: bool) ->
         return state
     actions.append(SetServing(wanted))
     return state._replace(serving_asked=wanted, serving_set_at=now)
+
+
+def _set_hopeless(state: State, now: float, actions: list[Action]) -> State:
+    """Set the flag that refuses requests at once; it is of no account while they may go on."""
+    wanted = bool(state.hopeless)
+    if not _due(state.hopeless_ready, state.hopeless_asked, state.hopeless_set_at, wanted, now):
+        return state
+    actions.append(SetHopeless(wanted))
+    return state._replace(hopeless_asked=wanted, hopeless_set_at=now)
 
 
 def _leave(state: State, now: float, actions: list[Action]) -> State:

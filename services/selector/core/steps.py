@@ -1,19 +1,10 @@
-"""What the selector decides: a pure function `(state, event, now) → (state, actions)`.
-
-`now` is in seconds of a monotonic clock. Nothing here reads a clock, a file or a socket; the daemon
-performs the actions and brings their results back as events.
-
-The state says what is wanted and what was seen; each step compares the two and asks for what is missing.
-So it does not matter in which order things happen, whether an answer is lost, or where a selector before
-this one has stopped. One server of the gateway takes requests, that of the active engine.
-"""
+"""One step of the core: take in an event, compare what is wanted with what was seen, say what to do."""
 
 from __future__ import annotations
 
-from . import choice, health, orders, switching, traffic
-from .config import Config
+from ..config import Config
+from . import choice, health, hope, orders, switching, traffic
 from .damping import hold
-from .events import *  # noqa: F403 (who performs the actions needs one module only)
 from .events import (
     Action,
     Commanded,
@@ -22,6 +13,8 @@ from .events import (
     Fits,
     GatewayDown,
     GatewayUp,
+    HopelessSet,
+    ModelSeen,
     OrderDone,
     OrderFailed,
     Probed,
@@ -35,12 +28,7 @@ from .events import (
     UnitSeen,
 )
 from .health import HEALTHY_INTERVAL
-from .reasons import explain as explain
-from .reasons import serving as serving
-from .reasons import target as target
-from .state import *  # noqa: F403
 from .state import State, from_saved, to_save, update
-from .switching import refusal as refusal
 
 
 def initial(config: Config, now: float, saved: Saved | None = None) -> State:
@@ -58,8 +46,9 @@ def step(state: State, event: Event, now: float) -> tuple[State, list[Action]]:
     state = choice.choose(state, now, actions)
     state = switching.record(state, goal, now, actions)
     state = orders.elect(state, choice.order(state), now)
+    state = hope.judge(state, now, actions)
     state = traffic.follow(state, now, actions)
-    state = orders.order(state, choice.order(state), now, actions)
+    state = orders.order(state, choice.kept_up(state), now, actions)
     state = health.ask(state, now, actions)
     saved = to_save(state)
     if saved != state.saved:
@@ -76,7 +65,7 @@ def next_due(state: State) -> float:
 def _take(state: State, event: Event, now: float, actions: list[Action]) -> State:
     if isinstance(event, Probed):
         return health.probed(state, event, now, actions)
-    if isinstance(event, ServerSet | RouteSet | ServingSet):
+    if isinstance(event, ServerSet | RouteSet | ServingSet | HopelessSet):
         return traffic.confirmed(state, event)
     if isinstance(event, GatewayUp):
         return traffic.up(state, now, actions)
@@ -87,7 +76,7 @@ def _take(state: State, event: Event, now: float, actions: list[Action]) -> Stat
     if isinstance(event, Cut):
         return traffic.counted(state, event.engine, 0)
     if isinstance(event, UnitSeen):
-        return orders.seen(state, event)
+        return orders.seen(state, event, now)
     if isinstance(event, OrderDone):
         return orders.done(state, event, now)
     if isinstance(event, OrderFailed):
@@ -98,6 +87,8 @@ def _take(state: State, event: Event, now: float, actions: list[Action]) -> Stat
         return switching.reconfigured(state, event.config, now, actions)
     if isinstance(event, Fits):
         return update(state, event.engine, misfit=event.reason)
+    if isinstance(event, ModelSeen):
+        return orders.model(state, event, now, actions)
     return state
 
 
@@ -109,7 +100,9 @@ def _due(state: State, now: float) -> float:
             times.append(engine.probe_at)
         if engine.order:
             times.append(engine.ordered_at + orders.limit(state))
-        times += [engine.order_at, engine.retry_at]
+        times += [engine.order_at, engine.retry_at, engine.retry_at - state.wait]
+        if engine.held:
+            times.append(engine.held_at + hope.RESTART)
         if engine.deadline is not None:
             times.append(engine.deadline)
         if engine.healthy and engine.name != state.goal:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ..config import AUTO
 from .choice import order
-from .config import AUTO
 from .damping import hold
 from .events import Unit, Verb
 from .health import takes, usable
@@ -46,13 +46,15 @@ def _why(state: State, engine: Engine, now: float) -> str:
     if not engine.selectable:
         return "healthy: routes lead to it" if engine.healthy else f"not healthy: {engine.reason}"
     if engine.name not in names:
-        if engine.misfit and state.policy == AUTO:
-            return f"not chosen: {engine.misfit}"
+        if (engine.misfit or engine.missing) and state.policy == AUTO:
+            return f"not chosen: {engine.misfit or engine.missing}"
         return f"not chosen: the policy is {state.policy}"
     if state.switch is not None and state.switch.target == engine.name:
         return f"switching to it ({state.switch.stage}): {engine.reason}"
     if usable(engine):
         return _stands_by(state, engine, now)
+    if engine.bare:
+        return f"waits: {engine.missing}"
     if state.exclusive and engine.managed and engine.name != state.resident:
         return _kept_down(state, engine)
     return _starts(state, engine, now)
