@@ -33,7 +33,7 @@ test: dev ## run the tests but those of vLLM: build the starter image, boot imag
 	$(PYTEST) -m 'not large'
 
 .PHONY: test-large
-test-large: dev ## run the tests with vLLM: gigabytes, and tens of minutes without KVM
+test-large: dev ## run the tests with vLLM and of fifty power cuts: gigabytes, and tens of minutes without KVM
 	@$(HAL) build starter
 	$(PYTEST) -m large
 
@@ -52,6 +52,10 @@ bench: dev ## measure cold, warm and configuration-only builds
 .PHONY: bench-gateway
 bench-gateway: dev ## measure the gateway beside other proxies (nothing else should run meanwhile)
 	scripts/bench_gateway
+
+.PHONY: bench-provision
+bench-provision: dev ## measure the provisioner beside curl piped into sha256sum
+	scripts/bench_provision
 
 .PHONY: docs
 docs: dev ## write what is generated in docs/ anew

@@ -122,11 +122,16 @@ def load_sets(path: Path = SETS_PATH) -> PackageSets:
 
 
 def resolve_debian(
-    sets: PackageSets, architecture: str, mirror: DebianMirror, cache: Cache, keyring: Path = KEYRING
+    sets: PackageSets,
+    architecture: str,
+    mirror: DebianMirror,
+    cache: Cache,
+    keyring: Path = KEYRING,
+    kept: Mapping[str, tuple[DebianPackage, ...]] = MappingProxyType({}),
 ) -> DebianLock:
     """Find every package of every set as the mirror's signed index has it now.
 
-    `architecture` is Debian's word (`amd64`).
+    `architecture` is Debian's word (`amd64`). Sets of `kept` stay as they are; others may be on top of them.
 
     Raises:
         HalError: apt or the keyring is missing, the mirror cannot be used, or a set cannot be satisfied.
@@ -142,9 +147,8 @@ def resolve_debian(
     name = f"apt-{identity.hexdigest()[:16]}"
     with cache.lock(name):
         suites: dict[str, _Apt] = {}
-        for suite in dict.fromkeys(
-            [sets.suite, *(wanted.suite or sets.suite for wanted in sets.sets.values())]
-        ):
+        fresh = [wanted for set_name, wanted in sets.sets.items() if set_name not in kept]
+        for suite in dict.fromkeys([sets.suite, *(wanted.suite or sets.suite for wanted in fresh)]):
             root = cache.root / name if suite == sets.suite else cache.root / name / suite
             suites[suite] = _Apt(root, suite, architecture, mirror, keyring)
             suites[suite].update()
@@ -154,7 +158,7 @@ def resolve_debian(
         for name in sets.ordered():
             wanted = sets.sets[name]
             below = whole[wanted.on_top_of]
-            found[name] = suites[wanted.suite or sets.suite].resolve(name, wanted, below)
+            found[name] = kept.get(name) or suites[wanted.suite or sets.suite].resolve(name, wanted, below)
             whole[name] = (*below, *found[name])
     return DebianLock(sets.suite, architecture, created, MappingProxyType(found))
 

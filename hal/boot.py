@@ -17,12 +17,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import click
 
 from hal import credentials
 from hal.build import MANIFEST
 from hal.errors import HalError, UsageError
+from hal.image import DISK
 from hal.machine import (
     Accelerator,
     ApplianceFiles,
@@ -36,6 +38,7 @@ from hal.machine import (
 from hal.qemu import Deadline, VirtualMachine, Wrap, check_port_free, free_port, http_probe
 from hal.sandbox import Sandbox
 from hal.spec import Spec
+from hal.specmodel import is_model_file, model_stem
 from hal.trees import inputs_digest
 
 GATEWAY_PORT = 7001
@@ -67,6 +70,7 @@ class Wishes:
     cpus: int | None = None
     fresh: bool = False
     credentials: tuple[str, ...] = ()
+    without_disks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -112,14 +116,16 @@ def plan(spec: Spec, directory: Path, wishes: Wishes, accelerator: Accelerator |
     ssh_port = free_port() if spec.variant == "debug" else None
     forwards = [Forward(port, spec.gateway.port), *([Forward(ssh_port, SSH_PORT)] if ssh_port else [])]
     firmware = _firmware(wishes.firmware, tee, run_directory)
+    manifest = json.loads((directory / MANIFEST).read_text())
     # A confidential machine boots the kernel directly: its firmware checks the kernel's hashes.
     direct = firmware is None or tee is not Tee.NONE
     files = ApplianceFiles(
         disk=run_directory / "disk.img",
         kernel=directory / "vmlinuz" if direct else None,
         initrd=directory / "initrd" if direct else None,
-        cmdline=json.loads((directory / MANIFEST).read_text())["cmdline"] if direct else "",
+        cmdline=manifest["cmdline"] if direct else "",
         firmware=firmware,
+        extra_disks=tuple(directory / name for name in _model_disks(manifest, wishes.without_disks)),
     )
     machine = Machine(
         memory=spec.machine.memory,
@@ -142,6 +148,17 @@ def plan(spec: Spec, directory: Path, wishes: Wishes, accelerator: Accelerator |
         spec.tls,
         secrets,
     )
+
+
+def _model_disks(manifest: Mapping[str, Any], without: Sequence[str]) -> list[str]:
+    """The disks of models that have one of their own, but for those that are to be left out."""
+    disks = {
+        pack["name"]: pack["disk"] for pack in manifest.get("packs", ()) if pack.get("disk", DISK) != DISK
+    }
+    if odd := [name for name in without if name not in disks]:
+        there = f"models that have one: {', '.join(disks)}" if disks else "`delivery: disk` makes one"
+        raise UsageError(f"--without-disk {odd[0]}: this appliance has no disk of that model", there)
+    return [disk for name, disk in disks.items() if name not in without]
 
 
 def _firmware(wish: str | None, tee: Tee, run_directory: Path) -> Firmware | None:
@@ -273,6 +290,7 @@ def _explain(plan: Plan) -> None:
     spec = json.loads((plan.directory / MANIFEST).read_text())["spec"]
     model = spec["models"] or [engine["settings"].get("model", "MODEL") for engine in spec["engines"]]
     name = model[0]["name"] if isinstance(model[0], dict) else model[0]
+    name = model_stem(name) if is_model_file(name) else name
     body = json.dumps(
         {
             "model": name,

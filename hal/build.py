@@ -24,24 +24,28 @@ import hal
 from hal.bases import debian
 from hal.cache import Cache, remove_tree
 from hal.errors import HalError
-from hal.image import command_line, disk_image, unified_kernel_image
+from hal.image import DISK, command_line, disk_image, pack_disk, pack_disk_name, unified_kernel_image
 from hal.inputs import Inputs
 from hal.kernel import Kernel, initrd, kernel
-from hal.packs import Pack, engine_pack, model_pack
+from hal.measure import document
+from hal.measure.compute import Files, of_build
+from hal.models import Model
+from hal.packs import Pack, engine_pack, model_pack, model_pack_is_cached
 from hal.progress import Reporter
 from hal.render import Rendered, render
+from hal.render.manifest import PATH as MANIFEST_INSIDE
 from hal.root import RootImage, root_image, services_tree
 from hal.sandbox import Sandbox
 from hal.spec import LoadedSpec, Spec
 from hal.tools import tools_tree
 from hal.trees import file_digests, inputs_digest
 
-RECIPE = "2"
+RECIPE = "3"
 """Changes when an output changes for a reason that no other digest holds."""
 
 MANIFEST = "manifest.json"
 MANIFEST_SCHEMA = 1
-ARTEFACTS = ("disk.img", "vmlinuz", "initrd", "cmdline", "uki.efi", MANIFEST)
+ARTEFACTS = (DISK, "vmlinuz", "initrd", "cmdline", "uki.efi", document.NAME, MANIFEST)
 
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
@@ -72,15 +76,30 @@ def image_id(spec: Spec) -> str:
     return f"{spec.appliance.name}_{spec.appliance.version}"
 
 
-def base_sets(spec: Spec) -> tuple[str, ...]:
+def base_sets(loaded: LoadedSpec) -> tuple[str, ...]:
     """The package sets of the lock that make this appliance's root."""
-    base, debug = ("sysv", "sysv-debug") if spec.init == "sysv" else ("base", "debug")
-    return (base, debug) if spec.variant == "debug" else (base,)
+    spec, sysv = loaded.spec, loaded.spec.init == "sysv"
+    return (
+        "sysv" if sysv else "base",
+        *(("sysv-debug" if sysv else "debug",) if spec.variant == "debug" else ()),
+        *(("sysv-provision" if sysv else "provision",) if models_arrive(loaded) else ()),
+    )
 
 
-def package_sets(spec: Spec) -> tuple[str, ...]:
+def models_arrive(loaded: LoadedSpec) -> bool:
+    """Whether some model is not in the image, so that the appliance needs a provisioner."""
+    return any(not model.packed for model in loaded.models)
+
+
+def package_sets(loaded: LoadedSpec) -> tuple[str, ...]:
     """All package sets of the lock that a build of this spec reads."""
-    return ("tools", *base_sets(spec), "kernel")
+    return ("tools", *base_sets(loaded), "kernel")
+
+
+def file_of(pack: Pack, loaded: LoadedSpec) -> str:
+    """The file of a build that a pack is in: the appliance's disk, or a disk of the model's own."""
+    own = any(model.delivery == "disk" and model.name == pack.ref.name for model in loaded.models)
+    return pack_disk_name(pack.ref.name) if own and pack.ref.kind == "model" else DISK
 
 
 def build(loaded: LoadedSpec, out: Path, inputs: Inputs, reporter: Reporter) -> Built:
@@ -92,7 +111,7 @@ def build(loaded: LoadedSpec, out: Path, inputs: Inputs, reporter: Reporter) -> 
     spec = loaded.spec
     tools = prepare_tools(inputs, reporter)
     parts = _parts(loaded, inputs, tools, reporter)
-    rendered = render(loaded, [pack.ref for pack in parts.packs])
+    rendered = render(loaded, [pack.ref for pack in parts.packs], inputs.epoch)
     fingerprint = _fingerprint(spec, parts, rendered, tools, inputs)
     target = out / spec.appliance.name
     if (current := _current(target, fingerprint)) is not None:
@@ -119,7 +138,8 @@ def prepare_tools(inputs: Inputs, reporter: Reporter) -> Sandbox:
 def _parts(loaded: LoadedSpec, inputs: Inputs, tools: Sandbox, reporter: Reporter) -> Parts:
     """Make (or find in the cache) every part, those that do not depend on each other side by side."""
     spec, lock = loaded.spec, inputs.lock
-    packages = [package for name in base_sets(spec) for package in lock.packages(name)]
+    # Sets on top of the same one may share packages.
+    packages = list(dict.fromkeys(item for name in base_sets(loaded) for item in lock.packages(name)))
     kernels = lock.packages("kernel")
     blobs = inputs.blobs
 
@@ -139,7 +159,11 @@ def _parts(loaded: LoadedSpec, inputs: Inputs, tools: Sandbox, reporter: Reporte
         base_job, boot_job, packs_job = pool.submit(base), pool.submit(boot), pool.submit(packs)
         unpacked, archive = boot_job.result()
         return Parts(
-            base_job.result(), unpacked, archive, packs_job.result(), services_tree(tools, inputs.cache)
+            base_job.result(),
+            unpacked,
+            archive,
+            packs_job.result(),
+            services_tree(tools, inputs.cache, provisioner=models_arrive(loaded)),
         )
 
 
@@ -150,11 +174,19 @@ def make_packs(loaded: LoadedSpec, inputs: Inputs, tools: Sandbox, reporter: Rep
         runtime = inputs.runtime(loaded, engine)
         with reporter.step(f"engine pack {engine.name}"):
             found.append(engine_pack(engine, runtime, tools, inputs.cache))
-    for model in loaded.models:
-        files = inputs.model_files(model, loaded.path.parent)
-        with reporter.step(f"model pack {model.name}"):
-            found.append(model_pack(model, files, tools, inputs.cache))
+    for model in (model for model in loaded.models if model.packed):
+        found.append(make_model_pack(model, loaded.path.parent, inputs, tools, reporter))
     return tuple(found)
+
+
+def make_model_pack(
+    model: Model, directory: Path, inputs: Inputs, tools: Sandbox, reporter: Reporter
+) -> Pack:
+    """Make (or find in the cache) a model's pack; `directory` is where relative paths of files begin."""
+    cached = model_pack_is_cached(model, tools.epoch, inputs.cache)
+    files = {} if cached else inputs.model_files(model, directory)
+    with reporter.step(f"model pack {model.name}"):
+        return model_pack(model, files, tools, inputs.cache)
 
 
 def _fingerprint(spec: Spec, parts: Parts, rendered: Rendered, tools: Sandbox, inputs: Inputs) -> str:
@@ -213,7 +245,7 @@ def _assemble(
             compression=spec.disk.compression,
             directory=directory,
             tools=tools,
-            cache=inputs.cache,
+            services=parts.services,
         )
     cmdline = command_line(spec.arch, spec.variant, seed, root, state=spec.disk.state > 0)
     (directory / "cmdline").write_text(cmdline + "\n")
@@ -228,12 +260,26 @@ def _assemble(
             seed=seed,
             root=root,
             uki=uki,
-            packs=parts.packs,
+            packs=[pack for pack in parts.packs if file_of(pack, loaded) == DISK],
             state_size=spec.disk.state,
             directory=directory,
             tools=tools,
         )
-    manifest = _manifest(spec, parts, root, cmdline, fingerprint, directory, inputs)
+        for pack in parts.packs:
+            if (name := file_of(pack, loaded)) != DISK:
+                pack_disk(pack, directory / name, tools)
+    with reporter.step("measurements"):
+        image = document.Image(
+            name=spec.appliance.name,
+            version=spec.appliance.version,
+            variant=spec.variant,
+            debug=spec.variant == "debug",
+        )
+        packs = [pack.ref for pack in parts.packs]
+        inside, files = rendered[MANIFEST_INSIDE].content, Files.of(directory, tools.tree)
+        measured = of_build(image, root.verity.root_hash, packs, inside, files)
+        (directory / document.NAME).write_text(measured.text())
+    manifest = _manifest(loaded, parts, root, cmdline, fingerprint, directory, inputs)
     root.image.unlink()
     root.tree.unlink()
     (directory / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
@@ -242,7 +288,7 @@ def _assemble(
 
 
 def _manifest(
-    spec: Spec,
+    loaded: LoadedSpec,
     parts: Parts,
     root: RootImage,
     cmdline: str,
@@ -251,9 +297,11 @@ def _manifest(
     inputs: Inputs,
 ) -> dict[str, Any]:
     """What was built and from what. It holds no time and no path: equal builds have equal manifests."""
-    small = ["vmlinuz", "initrd", "cmdline", "uki.efi"]
+    spec = loaded.spec
+    small = ["vmlinuz", "initrd", "cmdline", "uki.efi", document.NAME]
     digests = dict(zip(small, file_digests(directory / name for name in small), strict=True))
-    sizes = {name: (directory / name).stat().st_size for name in [*small, "disk.img"]}
+    disks = list(dict.fromkeys([DISK, *(file_of(pack, loaded) for pack in parts.packs)]))
+    sizes = {name: (directory / name).stat().st_size for name in [*small, *disks]}
     return {
         "schema": MANIFEST_SCHEMA,
         "hal": hal.__version__,
@@ -263,14 +311,17 @@ def _manifest(
         "cmdline": cmdline,
         "kernel": parts.kernel.release,
         "root": {**asdict(root.verity), "size": root.image.stat().st_size},
-        "packs": [{**asdict(pack.ref), "size": pack.path.stat().st_size} for pack in parts.packs],
+        "packs": [
+            {**asdict(pack.ref), "size": pack.path.stat().st_size, "disk": file_of(pack, loaded)}
+            for pack in parts.packs
+        ],
         "artefacts": {
             name: {"size": sizes[name], **({"sha256": digests[name]} if name in digests else {})}
             for name in sizes
         },
         "packages": {
             package.package: package.version
-            for name in (*base_sets(spec), "kernel")
+            for name in (*base_sets(loaded), "kernel")
             for package in inputs.lock.packages(name)
         },
         "substitutions": [asdict(item) for item in inputs.substitutions],

@@ -19,7 +19,10 @@ import click
 import hal
 from hal.clioptions import JSON, OUT, gather_inputs, make_reporter, source_options
 from hal.errors import EXIT_FAILED, HalError
+from hal.measurecli import measure
+from hal.modelscli import models
 from hal.packcli import pack
+from hal.verifycli import verify
 
 if TYPE_CHECKING:
     pass
@@ -65,6 +68,9 @@ def main(debug: bool) -> None:
 
 
 main.add_command(pack)
+main.add_command(models)
+main.add_command(measure)
+main.add_command(verify)
 
 
 @main.command()
@@ -95,11 +101,12 @@ def build(spec: str, out: Path, as_json: bool, **sources: Any) -> None:
 )
 def render(spec: str, out: Path) -> None:
     """Write every text file that the appliance would hold; nothing is built."""
+    from hal.lock import load_lock
     from hal.render import render as rendering
     from hal.root import write_files
     from hal.spec import load_spec
 
-    files = rendering(load_spec(spec), [])
+    files = rendering(load_spec(spec), [], int(load_lock().debian.created.timestamp()))
     if out.exists() and any(out.iterdir()):
         raise HalError(f"{out} is not empty", "give a directory that is empty or not there yet")
     write_files(files, out)
@@ -108,8 +115,15 @@ def render(spec: str, out: Path) -> None:
 
 
 @main.command()
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="SET",
+    help="Only this set of Debian packages (hal/bases/debian.yaml); all else stays, the lock's time too.",
+)
 @source_options
 def lock(
+    only: tuple[str, ...],
     lock_path: Path | None,
     mirrors: tuple[str, ...],
     snapshot: str | None,
@@ -119,13 +133,14 @@ def lock(
 ) -> None:
     """Pin what is there now: resolve Debian packages and wheels anew and write hal.lock."""
     from hal.lock import LOCK_PATH
-    from hal.resolve import refresh
+    from hal.resolve import refresh, refresh_sets
     from hal.sources import Mirrors
 
     if offline or locked or artifacts:
         raise click.UsageError("`hal lock` asks the archives: no --offline, --locked or --artifact")
     path = lock_path or LOCK_PATH
-    changes = refresh(path, Mirrors.choose(mirrors, snapshot))
+    known = Mirrors.choose(mirrors, snapshot)
+    changes = refresh_sets(only, path, known) if only else refresh(path, known)
     for change in changes:
         click.echo(change)
     click.echo(f"wrote {path}")
@@ -160,6 +175,13 @@ def lock(
     multiple=True,
     metavar="NAME=FILE",
     help="A secret for a debug image, as the API key of a remote endpoint.",
+)
+@click.option(
+    "--without-disk",
+    "without_disks",
+    multiple=True,
+    metavar="MODEL",
+    help="Leave out the disk of a model with `delivery: disk`.",
 )
 @click.option("--wait", is_flag=True, help="Say when the gateway answers and when an engine serves.")
 @click.option("--print", "print_only", is_flag=True, help="Print the QEMU command and do nothing.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import click
 
 if TYPE_CHECKING:
     from hal.inputs import Inputs
+    from hal.models import Model
     from hal.progress import Reporter
     from hal.spec import LoadedSpec
 
@@ -72,10 +73,11 @@ def gather_inputs(
     locked: bool,
     artifacts: tuple[str, ...],
     whole: bool = False,
+    models: Sequence[Model] = (),
 ) -> Inputs:
     """The inputs of a spec, brought in; `sets` are package sets in place of those that its build reads.
 
-    `whole` brings in what cached packs were made from, too.
+    `whole` brings in what cached packs were made from, too; `models` are further ones.
     """
     from hal.build import package_sets
     from hal.cache import Cache
@@ -90,5 +92,7 @@ def gather_inputs(
     places = Mirrors.choose(mirrors, snapshot, lock.debian.created)
     fetcher = Fetcher(Cache(), places, offline=offline, progress=reporter)
     if sets is None:
-        sets = package_sets(loaded.spec) if loaded is not None else ()
-    return gather(sets, loaded, lock, fetcher, reporter, locked=locked, given=given, whole=whole)
+        sets = package_sets(loaded) if loaded is not None else ()
+    return gather(
+        sets, loaded, lock, fetcher, reporter, locked=locked, given=given, whole=whole, models=models
+    )

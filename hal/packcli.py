@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import click
 
 from hal.clioptions import JSON, gather_inputs, make_reporter, source_options
 from hal.errors import HalError
+from hal.modelscli import wishes_options
 
 if TYPE_CHECKING:
     from hal.packfile import ExportedPack
@@ -40,6 +42,59 @@ def build(spec: str, as_json: bool, **sources: Any) -> None:
         click.echo(json.dumps([{**_about(one), "path": str(one.image)} for one in found]))
     else:
         packs_summary(found)
+
+
+@pack.command()
+@click.argument("references", nargs=-1, required=True, metavar="REFERENCE...")
+@wishes_options
+@click.option(
+    "--out",
+    "directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The directory that the pack is written to; default: build/packs/NAME.",
+)
+@click.option(
+    "--disk",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write a disk to be attached, FILE, and no directory unless --out names one.",
+)
+@source_options
+def model(
+    references: tuple[str, ...],
+    directory: Path | None,
+    disk: Path | None,
+    name: str,
+    format: str | None,
+    license: str,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    endpoint: str,
+    **sources: Any,
+) -> None:
+    """Make the pack of a model: of a directory, of a hub's or a registry's, or of one that hal knows.
+
+    REFERENCE is as in `hal models pin`, a model's name, or its file NAME.yaml.
+    """
+    from hal.build import make_model_pack, prepare_tools
+    from hal.modelpack import PACKS, referenced, write_disk
+    from hal.packfile import export_pack
+    from hal.pinning import Wishes
+
+    if endpoint:  # what is pinned is fetched from there, too
+        os.environ |= {"HF_ENDPOINT": endpoint, "HAL_OLLAMA_REGISTRY": endpoint}
+    wishes = Wishes(name, format or "", license, include, exclude, endpoint)
+    meant, folder = referenced(references, wishes)
+    reporter = make_reporter(False)
+    inputs = gather_inputs(None, reporter, sets=("tools",), models=(meant,), **sources)
+    tools = prepare_tools(inputs, reporter)
+    made = make_model_pack(meant, folder, inputs, tools, reporter)
+    if directory is not None or disk is None:
+        directory = directory or PACKS / meant.name
+        export_pack(made, directory)
+        click.echo(f"wrote {directory}, root hash {made.ref.root_hash}")
+    if disk is not None:
+        write_disk(made, disk, tools)
+        click.echo(f"wrote {disk}, a disk with the partition {made.ref.label}")
 
 
 @pack.command()
@@ -94,7 +149,7 @@ def verify(directory: Path, root_hash: str | None, **sources: Any) -> None:
 @ROOT_HASH
 @source_options
 def import_(directory: Path, root_hash: str | None, **sources: Any) -> None:
-    """Verify an exported engine pack and take it into the cache, where builds find it."""
+    """Verify an exported pack and take it into the cache, where builds find it."""
     from hal.cache import Cache
     from hal.packfile import import_pack, read_exported
 
@@ -104,7 +159,13 @@ def import_(directory: Path, root_hash: str | None, **sources: Any) -> None:
 
 
 def _about(one: ExportedPack) -> dict[str, Any]:
-    return {**asdict(one.ref), "size": one.size, "inputs": one.inputs, "unpacked": dict(one.unpacked)}
+    return {
+        **asdict(one.ref),
+        "size": one.size,
+        "inputs": one.inputs,
+        "unpacked": dict(one.unpacked),
+        "files": [{"sha256": digest, "name": name} for digest, name in one.files],
+    }
 
 
 def _packs(spec: str, sources: dict[str, Any], *, as_json: bool = False) -> tuple[list[Pack], Sandbox]:

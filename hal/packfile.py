@@ -6,6 +6,7 @@ appliance refers to it) and `export.json` (the digest of what it was made from, 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from typing import Any
 from hal.cache import Cache, disk_error
 from hal.errors import HalError
 from hal.packref import PackRef, pack_label
-from hal.packs import IMAGE, REFERENCE, SIZES, Pack
+from hal.packs import FILES, IMAGE, REFERENCE, SIZES, Pack, model_digest
 from hal.sandbox import Sandbox
 from hal.trees import cached_tree
 from hal.verity import BLOCK
@@ -27,12 +28,16 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class ExportedPack:
-    """A pack in a directory. `inputs` is the digest of what it was made from: its name in a cache."""
+    """A pack in a directory. `inputs` is the digest of what it was made from: its name in a cache.
+
+    `files` are a model's, in order: the digest and the name of each.
+    """
 
     ref: PackRef
     image: Path
     inputs: str
     unpacked: Mapping[str, int]
+    files: tuple[tuple[str, str], ...] = ()
 
     @property
     def size(self) -> int:
@@ -45,7 +50,13 @@ def described(pack: Pack) -> ExportedPack:
     sizes = pack.path.with_name(SIZES)
     unpacked = json.loads(sizes.read_text()) if sizes.exists() else {}
     inputs = pack.path.parent.name.partition("-")[2]
-    return ExportedPack(pack.ref, pack.path, inputs, unpacked)
+    listed = pack.path.with_name(FILES)
+    files = json.loads(listed.read_text()) if listed.exists() else []
+    return ExportedPack(pack.ref, pack.path, inputs, unpacked, _files(files))
+
+
+def _files(rows: list[list[str]]) -> tuple[tuple[str, str], ...]:
+    return tuple((str(digest), str(name)) for digest, name in rows)
 
 
 def export_pack(pack: Pack, directory: Path) -> None:
@@ -61,10 +72,9 @@ def export_pack(pack: Pack, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(pack.path, directory / IMAGE)
         shutil.copyfile(pack.path.with_name(REFERENCE), directory / REFERENCE)
-        text = json.dumps(
-            {"schema": SCHEMA, "inputs": found.inputs, "unpacked": dict(found.unpacked)}, indent=1
-        )
-        (directory / EXPORT).write_text(text + "\n")
+        about: dict[str, Any] = {"schema": SCHEMA, "inputs": found.inputs, "unpacked": dict(found.unpacked)}
+        about |= {"files": found.files} if found.files else {}
+        (directory / EXPORT).write_text(json.dumps(about, indent=1) + "\n")
     except OSError as error:
         raise disk_error(error, directory, "give") or error from error
 
@@ -85,7 +95,8 @@ def read_exported(directory: Path) -> ExportedPack:
             ref.kind, ref.name, ref.root_hash
         ):
             raise ValueError(f"{REFERENCE} has a label or a mount point that is not its name's")
-        found = ExportedPack(ref, directory / IMAGE, str(about["inputs"]), dict(about["unpacked"]))
+        files = _files(about.get("files", []))
+        found = ExportedPack(ref, directory / IMAGE, str(about["inputs"]), dict(about["unpacked"]), files)
         if found.size <= ref.data_blocks * BLOCK:
             raise ValueError(f"{IMAGE} is cut off")
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -122,23 +133,58 @@ def verify(pack: ExportedPack, tools: Sandbox, root_hash: str | None = None) -> 
         )
 
 
-def import_pack(pack: ExportedPack, tools: Sandbox, cache: Cache, root_hash: str | None = None) -> Path:
-    """Take a verified engine pack into the cache, where builds find it in place of its artifacts.
+def verify_files(pack: ExportedPack, tools: Sandbox, cache: Cache) -> None:
+    """Check that a model's pack holds the files that it says, and is called what they make it.
 
-    That the pack was made from what its digest says is the word of whoever exported it; `root_hash`, heard
-    from them by another way, makes sure that it is theirs.
+    It is unpacked for that, in the cache.
 
     Raises:
-        HalError: it is a model's pack, it was altered, or it is another one than `root_hash` says.
+        HalError: it is not so, or it was made for another lock.
     """
-    if pack.ref.kind != "engine":
+    if model_digest(pack.ref.name, pack.files, tools.epoch) != pack.inputs:
         raise HalError(
-            f"{pack.image}: the pack of a model", "models are made from their files: name those in the spec"
+            f"{pack.image}: made by another hal, or by another lock",
+            "make it with this one: `hal pack model`",
         )
+    with cache.temporary("unpacked") as work:
+        content = work / "content"
+        tools.run(
+            ["fsck.erofs", f"--extract={content}", "--no-preserve", str(pack.image)],
+            readable=[pack.image],
+            writable=[work],
+            what=f"unpacking {pack.image}",
+        )
+        there = {str(path.relative_to(content)) for path in content.rglob("*") if not path.is_dir()}
+        for digest, name in pack.files:
+            path = content / name
+            if path.is_symlink() or not path.is_file() or _sha256(path) != digest:
+                raise HalError(f"{pack.image}: {name} is another file than it says", "do not use this copy")
+    if extra := there - {name for _, name in pack.files}:
+        raise HalError(f"{pack.image}: it holds {min(extra)}, which it does not name", "do not use this copy")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def import_pack(pack: ExportedPack, tools: Sandbox, cache: Cache, root_hash: str | None = None) -> Path:
+    """Take a verified pack into the cache, where builds find it in place of what it was made from.
+
+    That an engine's pack was made from what its digest says is the word of whoever exported it; `root_hash`,
+    heard from them by another way, makes sure that it is theirs. A model's files are held against their own.
+
+    Raises:
+        HalError: it was altered, is another one than `root_hash` says, or holds other files than it says.
+    """
     verify(pack, tools, root_hash)
+    if pack.ref.kind == "model":
+        verify_files(pack, tools, cache)
 
     def fill(tree: Path) -> None:
         shutil.copyfile(pack.image, tree / IMAGE)
+        if pack.files:
+            (tree / FILES).write_text(json.dumps(pack.files) + "\n")
         for name in (REFERENCE, SIZES):
             source = pack.image.with_name(name)
             if source.exists():

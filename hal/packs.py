@@ -36,6 +36,9 @@ REFERENCE = "pack.json"
 SIZES = "sizes.json"
 """Bytes of an engine's files before and after trimming."""
 
+FILES = "files.json"
+"""A model's files, in order: the digest and the name of each."""
+
 _SHARES = 8
 """Processes that compile a pack's modules."""
 
@@ -182,9 +185,11 @@ def model_pack(model: Model, files: Mapping[str, Path], tools: Sandbox, cache: C
 
     Weights are stored as they are: they do not compress, and an engine maps them straight from disk.
     """
-    inputs = [f"{file.sha256} {file.name}" for file in model.files]
+    inputs = _model_inputs(model)
 
     def fill(tree: Path) -> None:
+        listed = [[file.sha256, file.name] for file in model.files]
+        (tree.parent / FILES).write_text(json.dumps(listed) + "\n")
         for file in model.files:
             target = tree / file.name
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -194,6 +199,27 @@ def model_pack(model: Model, files: Mapping[str, Path], tools: Sandbox, cache: C
                 shutil.copyfile(files[file.sha256], target)
 
     return _pack("model", model.name, f"/srv/models/{model.name}", "none", inputs, fill, tools, cache)
+
+
+def model_pack_is_cached(model: Model, epoch: int, cache: Cache) -> bool:
+    """Whether the pack is there already, so that none of the model's files has to be (`epoch`: inputs')."""
+    files = [(file.sha256, file.name) for file in model.files]
+    return cache.tree("pack", model_digest(model.name, files, epoch)).exists()
+
+
+def _model_inputs(model: Model) -> list[str]:
+    """All that a model's pack follows from."""
+    return model_inputs([(file.sha256, file.name) for file in model.files])
+
+
+def model_inputs(files: Sequence[tuple[str, str]]) -> list[str]:
+    """All that the pack of these files, as digests and names in order, follows from."""
+    return [FILES, *(f"{sha256} {name}" for sha256, name in files)]
+
+
+def model_digest(name: str, files: Sequence[tuple[str, str]], epoch: int) -> str:
+    """What a model's pack is called in a cache (`epoch`: inputs')."""
+    return _digest("model", name, "none", epoch, model_inputs(files))
 
 
 def _pack(

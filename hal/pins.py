@@ -6,6 +6,8 @@ An artifact's source is one of
     pypi:PROJECT==VERSION      a file of a PyPI project; the artifact's name says which
     index:PROJECT==VERSION     the same, on an index or in a directory that pip is told of besides PyPI
                                (`extra-index-url`, `find-links`): builds such as torch 2.13.0+cpu
+    huggingface:REPOSITORY@COMMIT/PATH   a file of a repository on the Hugging Face hub
+    ollama:MODEL:TAG           a file of a tag in Ollama's registry: its manifest, or a blob by its sha256
     https://… or http://…      that URL
     file:/ABSOLUTE/PATH        a file on this machine
 """
@@ -71,7 +73,24 @@ class FileSource:
     path: Path
 
 
-Source = DebianSource | PypiSource | IndexSource | UrlSource | FileSource
+@dataclass(frozen=True)
+class HubSource:
+    """A file of a repository on the Hugging Face hub, at a commit."""
+
+    repository: str
+    revision: str
+    path: str
+
+
+@dataclass(frozen=True)
+class RegistrySource:
+    """A file of a model's tag in Ollama's registry."""
+
+    model: str
+    tag: str
+
+
+Source = DebianSource | PypiSource | IndexSource | HubSource | RegistrySource | UrlSource | FileSource
 
 
 def parse_source(text: str) -> Source:
@@ -95,6 +114,16 @@ def parse_source(text: str) -> Source:
         if not equals or not version or not PROJECT.fullmatch(project):
             raise ValueError(f"{text!r} is not of the form {kind}:PROJECT==VERSION")
         return PypiSource(project, version) if kind == "pypi" else IndexSource(project, version)
+    if kind == "huggingface":
+        found = re.fullmatch(r"([^/@]+/[^/@]+)@([0-9a-f]{40})/(.+)", rest)
+        if found is None:
+            raise ValueError(f"{text!r} is not of the form huggingface:REPOSITORY@COMMIT/PATH")
+        return HubSource(*found.groups())
+    if kind == "ollama":
+        model, colon, tag = rest.rpartition(":")
+        if not colon or model.count("/") != 1 or "/" in tag:
+            raise ValueError(f"{text!r} is not of the form ollama:NAMESPACE/NAME:TAG")
+        return RegistrySource(model, tag)
     if kind in ("https", "http") and rest.startswith("//"):
         return UrlSource(text)
     if kind == "file":
@@ -102,7 +131,9 @@ def parse_source(text: str) -> Source:
         if not path.startswith("/"):
             raise ValueError(f"{text!r} is not an absolute path")
         return FileSource(Path(path))
-    raise ValueError(f"{text!r} is of no known kind: debian:, pypi:, index:, https: or file:")
+    raise ValueError(
+        f"{text!r} is of no known kind: debian:, pypi:, index:, huggingface:, ollama:, https: or file:"
+    )
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from hal.errors import HalError
-from hal.machine import QEMU, Accelerator, ApplianceFiles, Machine, Tpm, TpmModel, qemu_command, swtpm_command
+from hal.machine import (
+    LINK,
+    QEMU,
+    Accelerator,
+    ApplianceFiles,
+    Machine,
+    Tpm,
+    TpmModel,
+    qemu_command,
+    swtpm_command,
+)
 from hal.run import spawn
 
 POLL_SECONDS = 0.05
@@ -289,6 +299,16 @@ class VirtualMachine:
         self._qmp("system_powerdown")
         return self.wait_end(deadline)
 
+    def set_link(self, up: bool) -> None:
+        """Plugs the network cable in, or pulls it out."""
+        self._qmp("set_link", name=LINK, up=up)
+
+    def cut_power(self) -> None:
+        """Ends QEMU without a word to the guest: what the guest had not flushed to its disk is gone."""
+        assert self._process is not None, "the machine was never started"
+        self._process.kill()
+        self._process.wait()
+
     def serial(self) -> str:
         """What the guest has written to its serial port so far."""
         try:
@@ -357,7 +377,7 @@ class VirtualMachine:
             return True
         return False
 
-    def _qmp(self, command: str) -> None:
+    def _qmp(self, command: str, **arguments: Any) -> None:
         """One command of QEMU's machine protocol (docs/interop/qmp-spec.rst)."""
         assert self._scratch is not None, "the machine was never started"
         with socket.socket(socket.AF_UNIX) as connection:
@@ -365,8 +385,8 @@ class VirtualMachine:
             connection.connect(str(self._scratch / "qmp"))
             with connection.makefile("rw") as stream:
                 stream.readline()  # the greeting
-                for name in ("qmp_capabilities", command):
-                    stream.write(json.dumps({"execute": name}) + "\n")
+                for name, given in (("qmp_capabilities", {}), (command, arguments)):
+                    stream.write(json.dumps({"execute": name, "arguments": given}) + "\n")
                     stream.flush()
                     for line in stream:
                         answer = json.loads(line)

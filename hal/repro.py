@@ -14,6 +14,7 @@ from pathlib import Path
 
 from hal.build import ARTEFACTS
 from hal.cache import Cache
+from hal.image import pack_disk_name
 from hal.inputs import Inputs
 from hal.lock import write_lock
 from hal.progress import Reporter
@@ -66,10 +67,10 @@ def compare_builds(loaded: LoadedSpec, inputs: Inputs, reporter: Reporter) -> Co
             with reporter.step(f"build {surroundings.name}"):
                 outputs.append(_build(loaded, surroundings, root / surroundings.name, inputs))
         first, second = outputs
-        differing = [
-            name for name in ARTEFACTS if not filecmp.cmp(first / name, second / name, shallow=False)
-        ]
-    return Comparison(ARTEFACTS, tuple(differing))
+        own = [pack_disk_name(model.name) for model in loaded.models if model.delivery == "disk"]
+        compared = (*ARTEFACTS, *own)
+        differing = [name for name in compared if not filecmp.cmp(first / name, second / name, shallow=False)]
+    return Comparison(compared, tuple(differing))
 
 
 def _build(loaded: LoadedSpec, surroundings: Surroundings, home: Path, inputs: Inputs) -> Path:

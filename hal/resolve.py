@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -134,6 +134,47 @@ def refresh(
     }
     new = Lock(debian, MappingProxyType(wheels), MappingProxyType(wheel_sets))
     if not _same(old, new):
+        write_lock(new, path)
+    return differences(old, new)
+
+
+def refresh_sets(
+    names: Sequence[str],
+    path: Path = LOCK_PATH,
+    mirrors: Mirrors | None = None,
+    *,
+    cache: Cache | None = None,
+    sets: PackageSets | None = None,
+    keyring: Path = KEYRING,
+) -> tuple[Substitution, ...]:
+    """Resolve some sets of Debian packages alone and write the lock; what changed comes back.
+
+    All else stays as it is, the lock's time too: outputs carry it, so that a new one would rename every pack.
+
+    Raises:
+        HalError: there is no such set, another one is on top of it, or the mirror cannot be used.
+    """
+    sets, old = sets or load_sets(), load_lock(path)
+    for name in names:
+        if name not in sets.sets:
+            raise HalError(f"there is no package set {name!r}", f"there are: {', '.join(sets.sets)}")
+        above = [top for top, wanted in sets.sets.items() if wanted.on_top_of == name and top not in names]
+        if above:
+            raise HalError(f"the set {above[0]} is on top of {name}", f"name it too: `--only {above[0]}`")
+    kept = {name: packages for name, packages in old.debian.sets.items() if name not in names}
+    chosen = {name: wanted for name, wanted in sets.sets.items() if name in names or name in kept}
+    mirror = (mirrors or Mirrors()).debian_mirror
+    found = resolve_debian(
+        PackageSets(suite=sets.suite, sets=chosen),
+        old.debian.architecture,
+        mirror,
+        cache or Cache(),
+        keyring,
+        kept,
+    )
+    merged = {**old.debian.sets, **found.sets}
+    new = replace(old, debian=replace(old.debian, sets=MappingProxyType(merged)))
+    if new != old:
         write_lock(new, path)
     return differences(old, new)
 

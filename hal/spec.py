@@ -9,7 +9,7 @@ from typing import Any
 from hal import plugins
 from hal.document import Document, KeyPath, Problem, SpecError, did_you_mean, parse_document, read_document
 from hal.engines import Engine, RemoteEngine, available_engines, load_any_engine, served_model
-from hal.models import Model, available_models, load_model
+from hal.models import Model, available_models, load_model, load_model_file
 from hal.profiles import profile_names, profile_path
 from hal.speccheck import NOT_YET, impossible, unsupported
 from hal.specchosen import Chosen
@@ -146,7 +146,9 @@ def _checked(document: Document, engines: Path | None, models: Path | None) -> L
     wrong |= known
     found = []
     chosen_engines = [] if ("engines",) in wrong else _engines_of(spec, engines, found, wrong)
-    chosen_models = [] if ("models",) in wrong else _models_of(spec, models, found, wrong)
+    chosen_models = (
+        [] if ("models",) in wrong else _models_of(spec, models, document.file.parent, found, wrong)
+    )
     found += unsupported(spec)
     wrong |= {problem.path[:1] for problem in found if problem.path[0] in ("engines", "models")}
     here = [(index, choice, engine) for index, choice, engine in chosen_engines if isinstance(engine, Engine)]
@@ -188,18 +190,34 @@ def _engines_of(
 
 
 def _models_of(
-    spec: Spec, directory: Path | None, problems: list[Problem], wrong: set[KeyPath]
+    spec: Spec, directory: Path | None, folder: Path, problems: list[Problem], wrong: set[KeyPath]
 ) -> list[tuple[int, Model]]:
-    """The models that the spec names or holds; names that nothing knows are added to `problems`."""
+    """The models that the spec names or holds; names that nothing knows are added to `problems`.
+
+    `folder` is the spec's, where the paths of models' files begin.
+    """
     known = available_models(directory)
     models = []
     for index, choice in enumerate(spec.models):
         if ("models", index) in wrong:
             continue
-        if choice.inline is not None:
-            models.append((index, choice.inline))
-        elif choice.name in known:
-            models.append((index, load_model(choice.name, directory)))
-        else:
-            problems.append(Problem(("models", index, "name"), plugins.unknown("model", choice.name, known)))
+        try:
+            if choice.inline is not None:
+                model = choice.inline
+            elif choice.file is not None:
+                model = load_model_file(folder, choice.file)
+            elif choice.name in known:
+                model = load_model(choice.name, directory)
+            else:
+                text = plugins.unknown("model", choice.name, known)
+                problems.append(Problem(("models", index, "name"), text))
+                continue
+        except SpecError as error:
+            if choice.file is None:
+                raise
+            text = "; ".join([error.message, *error.details])
+            problems.append(Problem(("models", index, "name"), text))
+            continue
+        delivery = choice.delivery or model.delivery
+        models.append((index, model.model_copy(update={"delivery": delivery})))
     return models

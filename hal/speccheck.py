@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
-from hal import gatewaycheck
+from hal import gatewaycheck, provisioncheck
 from hal.document import KeyPath, Problem, did_you_mean
 from hal.engines import Engine, RemoteEngine
 from hal.engines.environment import settings_problems
 from hal.engines.gpu import gpu_of
 from hal.models import FileSource
+from hal.provisioncheck import LEAST_STATE
 from hal.size import format_size
 from hal.specchosen import Chosen, repeated
 from hal.specmodel import EngineChoice, Spec
@@ -24,9 +25,6 @@ GIB = 1 << 30
 
 SYSTEM_MEMORY = 256 * MIB
 """What the kernel, systemd, the gateway and the selector take, with room for their caches."""
-
-LEAST_STATE = 32 * MIB
-"""ext4 with a journal takes about 10 MiB of a small file system for itself."""
 
 LABEL_CHARACTERS = 36
 """What a GPT partition's name holds (UEFI specification, 5.3.3); the longest is NAME_VERSION_verity."""
@@ -209,22 +207,30 @@ def _memory(chosen: Chosen) -> Iterator[Problem]:
 
 
 def _state(chosen: Chosen) -> Iterator[Problem]:
-    size = chosen.spec.disk.state
+    size, models = chosen.spec.disk.state, [model for _, model in chosen.models]
+    copied: dict[str, int] = {}
     for _, _, engine in chosen.engines:
-        if engine.registration is not None:
-            models = [model for _, model in chosen.models if model.format in engine.formats]
-            weights = sum(file.size for model in models for file in model.files)
-            needed = LEAST_STATE + engine.registration.copies * weights
-            if size < needed:
-                text = (
-                    f"{format_size(size)} is too little: {engine.name} keeps the models on the state "
-                    f"partition, and needs {format_size(needed)} to take them in"
-                )
-                yield Problem(("disk", "state"), text)
-                return
-    if size < LEAST_STATE:
+        if engine.registration is not None:  # models in an engine's own format are linked, not copied
+            weights = sum(m.size for m in models if m.format in engine.formats and m.format != engine.name)
+            copied[engine.name] = engine.registration.copies * weights
+    copies, come = sum(copied.values()), provisioncheck.on_state(models)
+    needed = provisioncheck.state_needed(come + copies) if come else LEAST_STATE + copies
+    if size >= needed:
+        return
+    if come:
+        names = ", ".join(model.name for model in models if not model.packed)
+        text = (
+            f"{format_size(size)} is too little: the models that come at run time ({names}) need "
+            f"{needed // MIB}M, with a reserve and what the file system takes for itself"
+        )
+    elif copies:
+        text = (
+            f"{format_size(size)} is too little: {next(iter(copied))} keeps the models on the state "
+            f"partition, and needs {format_size(needed)} to take them in"
+        )
+    else:
         text = f"{format_size(size)} is too small for a file system: at least {format_size(LEAST_STATE)}"
-        yield Problem(("disk", "state"), text)
+    yield Problem(("disk", "state"), text)
 
 
 def _selector(chosen: Chosen) -> Iterator[Problem]:
@@ -278,7 +284,7 @@ def _parsed(parse: Callable[[str], Any], text: str) -> Any:
 def _files(chosen: Chosen) -> Iterator[Problem]:
     """Model files that are said to be on this machine: there, and of the size given."""
     for index, model in chosen.models:
-        for place, file in enumerate(model.files):
+        for place, file in enumerate(model.files if model.packed else ()):
             if not isinstance(file.source, FileSource):
                 continue
             path = chosen.directory / file.source.path
@@ -316,6 +322,11 @@ CHECKS: tuple[tuple[tuple[KeyPath, ...], Check], ...] = (
     ((("engines",), ("models",)), _gpus),
     ((("engines",), ("models",), ("machine", "memory")), _memory),
     ((("engines",), ("models",), ("disk", "state")), _state),
+    ((("models",), ("offline",)), provisioncheck.delivery),
+    ((("models",), ("network",), ("provision", "proxy")), provisioncheck.names),
+    ((("provision",),), provisioncheck.provision),
+    ((("models",), ("provision", "mirrors")), provisioncheck.mirrors),
+    ((("models",), ("provision", "quota")), provisioncheck.quota),
     ((("engines",), ("selector",)), _selector),
     ((("network",),), _network),
     ((), _files),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeGuard
 
 from pydantic import (
     BeforeValidator,
@@ -17,9 +17,10 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from hal.engines.settings import Scalar
-from hal.models import Model
+from hal.models import Delivery, Model
 from hal.size import Size
 from hal.specgateway import Gateway, tls
+from hal.specprovision import Provision
 from hal.strict import EngineName, Line, Many, Matching, ModelName, Value
 from hal.wording import shown
 
@@ -104,9 +105,13 @@ class EngineChoice(Value):
 
 
 class ModelChoice(Value):
-    """A model of the appliance: one that hal knows by name, or one that is written out in the spec."""
+    """A model of the appliance: one that hal knows by name, one in a file, or one that is written out."""
 
     name: ModelName = Field(description="name of the model")
+    delivery: Delivery | None = Field(
+        description="how it comes into the appliance, where that is not what its file says", default=None
+    )
+    file: Line | None = Field(description="the file that holds it, relative to the spec", default=None)
     inline: Model | None = Field(
         description="the model, where the spec says more than its name", default=None
     )
@@ -114,17 +119,33 @@ class ModelChoice(Value):
     @model_validator(mode="before")
     @classmethod
     def _from_file(cls, data: Any) -> Any:
-        """A name alone is a known model; a mapping is a model written out."""
+        """A name alone is a known model, a path is a model's file; a mapping with more is a model itself."""
         if isinstance(data, str):
-            return {"name": data}
+            data = {"name": data}
         _name_or_mapping(data)
-        if isinstance(data.get("inline"), Model) or set(data) == {"name"}:
+        if isinstance(data.get("inline"), Model) or "file" in data:
             return data
+        if data.keys() & Model.model_fields.keys() <= {"name", "delivery"}:
+            name = data.get("name")
+            return {**data, "name": model_stem(name), "file": name} if is_model_file(name) else data
         return {**{key: data[key] for key in ("name",) if key in data}, "inline": data}
 
     @model_serializer(mode="wrap")
     def _as_in_a_file(self, handler: SerializerFunctionWrapHandler) -> Any:
-        return self.name if self.inline is None else handler(self)["inline"]
+        if self.inline is not None:
+            return handler(self)["inline"]
+        name = self.file or self.name
+        return name if self.delivery is None else {"name": name, "delivery": self.delivery}
+
+
+def is_model_file(name: object) -> TypeGuard[str]:
+    """Whether what stands for a model is the path of its file: names have neither slashes nor `.yaml`."""
+    return isinstance(name, str) and ("/" in name or name.endswith(".yaml"))
+
+
+def model_stem(path: str) -> str:
+    """The name of the model that a file holds: `./models/qwen.yaml` holds `qwen`."""
+    return path.rpartition("/")[2].removesuffix(".yaml")
 
 
 class Selector(Value):
@@ -201,6 +222,13 @@ class Spec(Value):
     )
     engines: Many[EngineChoice] = Field(description="the engines, in order of preference", min_length=1)
     models: Many[ModelChoice] = Field(description="the models that are in the appliance", default=())
+    offline: bool = Field(
+        description="that nothing is fetched at run time: a model with `delivery: network` is refused",
+        default=False,
+    )
+    provision: Provision = Field(
+        description="how models with `delivery: network` come in", default=Provision()
+    )
     selector: Selector = Field(description="which engine serves", default=Selector())
     gateway: Gateway = Field(description="the listener that is reachable from outside", default=Gateway())
     disk: Disk = Field(description="the disk image", default=Disk())

@@ -60,17 +60,25 @@ def json_schema() -> dict[str, Any]:
         ],
     }
     model_name = {**definitions["Model"]["properties"]["name"], "examples": list(available_models())}
+    model_file = {
+        "type": "string",
+        "pattern": r"^([^\x00-\x1f]*/)?[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?\.yaml$",
+        "title": "the path of a model's file",
+    }
     by_model_name = {
         "type": "object",
         "additionalProperties": False,
         "required": ["name"],
-        "properties": {"name": model_name},
+        "properties": {
+            "name": {"anyOf": [model_name, model_file]},
+            "delivery": definitions["Model"]["properties"]["delivery"],
+        },
     }
     properties["models"] = {
         "title": "Models",
         "description": properties["models"]["description"],
         "type": "array",
-        "items": {"anyOf": [model_name, {"$ref": "#/$defs/Model"}, by_model_name]},
+        "items": {"anyOf": [model_name, model_file, {"$ref": "#/$defs/Model"}, by_model_name]},
         "default": [],
     }
     schema["required"] = ["appliance", "engines"]

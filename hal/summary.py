@@ -16,9 +16,15 @@ from hal.size import format_size
 if TYPE_CHECKING:
     from hal.build import Built
     from hal.doctor import Finding
+    from hal.measure.document import Measurements
+    from hal.measure.explain import Difference
+    from hal.modelfit import ModelRow
     from hal.packfile import ExportedPack
     from hal.profiles import Profile
     from hal.repro import Comparison
+
+DISK = "disk.img"
+"""The appliance's own disk: what is not on it is a model's."""
 
 DEFAULT_OUT = Path("build")
 """Where builds go unless `--out` says otherwise."""
@@ -35,6 +41,8 @@ def _console() -> Console:
 
 def built_summary(built: Built, spec: str) -> None:
     """The artefacts and their sizes, and how to boot what was built; `spec` is what the user called it."""
+    from hal.measure.document import NAME
+
     console = _console()
     manifest = built.manifest
     directory = escape(str(built.directory))
@@ -55,10 +63,17 @@ def built_summary(built: Built, spec: str) -> None:
         *(
             (f"  {pack['name']}", pack["size"], f"{pack['kind']} pack, root hash {pack['root_hash'][:16]}…")
             for pack in manifest["packs"]
+            if pack.get("disk", DISK) == DISK
+        ),
+        *(
+            (pack["disk"], artefacts[pack["disk"]]["size"], f"the disk of {pack['name']}: attach it as well")
+            for pack in manifest["packs"]
+            if pack.get("disk", DISK) != DISK
         ),
         ("uki.efi", artefacts["uki.efi"]["size"], "kernel, initrd and command line as one EFI program"),
         ("vmlinuz", artefacts["vmlinuz"]["size"], f"Linux {manifest['kernel']}, for direct kernel boot"),
         ("initrd", artefacts["initrd"]["size"], "opens the root by its hash, or stops"),
+        (NAME, artefacts[NAME]["size"], "what it will measure as: `hal verify` compares with it"),
     ]
     for name, size, text in rows:
         table.add_row(name, format_size(size), text)
@@ -76,6 +91,52 @@ def repro_summary(result: Comparison) -> None:
     console = _console()
     for name in result.compared:
         console.print(f"{'[red]differs[/]' if name in result.differing else '[green]equal  [/]'} {name}")
+
+
+def measurements_summary(found: Measurements) -> None:
+    """The values by platform and shape, and what was not computed."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("platform", "machine", "register", "value"):
+        table.add_column(column)
+    platforms = found.platforms
+    for launch in platforms.sev_snp:
+        machine = f"{launch.vcpus} vCPUs {launch.vcpu_type}"
+        table.add_row("sev-snp", machine, "launch digest", launch.launch_digest)
+    for part in found.partial.tdx:
+        values = {"MRTD": part.mrtd, "RTMR 1": part.rtmr1, "RTMR 2": part.rtmr2, "RTMR 3": part.rtmr3}
+        for name, value in values.items():
+            table.add_row("tdx", f"{part.boot} boot, {part.behaviour}", name, value)
+    for whole in platforms.tdx:
+        machine = f"{whole.vcpus} vCPUs, {format_size(whole.memory)}"
+        table.add_row("tdx", f"{whole.boot} boot, {whole.behaviour}, {machine}", "RTMR 0", whole.rtmr0)
+    for entry in platforms.tpm:
+        for number in sorted(entry.pcrs, key=int):
+            table.add_row("tpm", "uki boot", f"PCR {number}", entry.pcrs[number])
+    console = _console()
+    console.width = max(console.width, ONE_LINE)
+    image = found.image
+    debug = ", [yellow]debug[/]: verifiers refuse it" if image.debug else ""
+    console.print(f"[bold]{escape(image.name)} {escape(image.version)}[/]{debug}")
+    console.print(f"root hash {found.root_hash}, manifest {found.manifest_sha256}")
+    console.print(table)
+    for refusal in found.refused:
+        console.print(f"[yellow]not computed:[/] {refusal.platform} {refusal.value}: {escape(refusal.why)}")
+
+
+def differences_summary(found: Sequence[Difference]) -> None:
+    """A line for each input that two measurements do not share, with what it reaches."""
+    console = _console()
+    if not found:
+        console.print("[green]equal[/]: the same inputs")
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("input", "in the first", "in the second", "reaches"):
+        table.add_column(column, overflow="fold")
+    for one in found:
+        reaches = ", ".join(one.reaches) or "-"
+        table.add_row(escape(one.input), escape(one.first), escape(one.second), reaches)
+    console.width = max(console.width, ONE_LINE)
+    console.print(table)
 
 
 def doctor_summary(findings: Iterable[Finding]) -> None:
@@ -112,6 +173,27 @@ def packs_summary(packs: Iterable[ExportedPack]) -> None:
             escape(str(pack.image.parent)),
         )
     _console().print(table)
+
+
+def models_summary(rows: Sequence[ModelRow]) -> None:
+    """Models, a line each: where they come from, what they need, and on how many GPUs of a class they fit."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    classes = list(dict.fromkeys(name for row in rows for name in row.gpus))
+    for column in ("model", "delivery", "from", "format", "size", "memory", "licence", "engines", *classes):
+        right = column in ("size", "memory", *classes)
+        table.add_column(column, justify="right" if right else "left")
+    for row in rows:
+        fits = [str(row.gpus[name] or "-") if name in row.gpus else "" for name in classes]
+        sizes = (format_size(row.size), format_size(row.memory))
+        about = [row.name, row.delivery, row.source, row.format, *sizes, row.license, ", ".join(row.engines)]
+        table.add_row(*map(escape, about), *fits)
+    console = _console()
+    console.width = max(console.width, ONE_LINE)
+    console.print(table)
+    if classes:
+        console.print(
+            "[dim]the last columns: how many GPUs with so much memory it takes; -: it does not fit[/]"
+        )
 
 
 def profiles_summary(profiles: Sequence[Profile]) -> None:

@@ -51,7 +51,7 @@ __all__ = [
 
 DIRECTORY = Path(__file__).parent
 
-BUILT_IN_PLACEHOLDERS = ("port", "model_path", "model_name", "cpus")
+BUILT_IN_PLACEHOLDERS = ("port", "model_path", "model_name", "model_marker", "cpus")
 """What an environment's value may hold in braces, besides the names of the engine's settings."""
 
 VARIABLE = re.compile(r"\$(\{\w+\}|\w+$)")
@@ -83,7 +83,7 @@ class Engine(Value):
     user: EngineName = Field(description="user that it runs as")
     group: EngineName = Field(description="group that it runs as")
     uid: int = Field(
-        description="number of that user and of that group, the same in every image", ge=903, le=999
+        description="number of that user and of that group, the same in every image", ge=904, le=999
     )
     state_directory: Relative | None = Field(
         description="its directory below /var/lib, which lasts over restarts", default=None
@@ -93,8 +93,8 @@ class Engine(Value):
     )
     port: int = Field(description="port that it listens on, on loopback", ge=1024, le=65535)
     environment: dict[VariableName, Line] = Field(
-        description="its environment file; {port}, {model_path}, {model_name}, {cpus} and the names of "
-        "settings, in braces, are filled in",
+        description="its environment file; {port}, {model_path}, {model_name}, {model_marker}, {cpus} "
+        "and the names of settings, in braces, are filled in",
         default={},
     )
     settings: dict[SettingName, Setting] = Field(
@@ -210,6 +210,8 @@ def _problems(engine: Engine) -> Iterator[Problem]:
                 yield Problem(("artifacts", arch, index, "when"), f"{min(odd)} is not one of `settings`")
     if engine.registration is not None and engine.state_directory is None:
         yield Problem(("registration",), "needs a `state_directory`")
+    if engine.registration is not None and engine.registration.store not in ("", *engine.environment):
+        yield Problem(("registration", "store"), f"{engine.registration.store} is not in `environment`")
     if not engine.command[0].startswith("/"):
         yield Problem(("command", 0), "must be the absolute path of a program")
 

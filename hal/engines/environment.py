@@ -20,8 +20,8 @@ def engine_environment(
 ) -> dict[str, str]:
     """The variables of an engine's environment file, sorted, each a line of text without quotes.
 
-    `{port}`, `{model_path}`, `{model_name}`, `{cpus}` and the names of settings are filled in; `model` is
-    what the engine opens (`LoadedSpec.served`), and both its placeholders are empty where it is None.
+    `{port}`, `{model_path}`, `{model_name}`, `{model_marker}`, `{cpus}` and the names of settings are filled
+    in; `model` is what the engine opens (`LoadedSpec.served`); its placeholders are empty where it is None.
     Other braces stay as they are, so that a value may be JSON.
 
     Raises:
@@ -38,6 +38,7 @@ def engine_environment(
         "port": str(choice.port or engine.port),
         "model_path": model.path if model else "",
         "model_name": model.name if model else "",
+        "model_marker": model.marker if model else "",
         "cpus": str(spec.machine.cpus),
     }
     return {

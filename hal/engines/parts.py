@@ -141,6 +141,11 @@ class Registration(Value):
     )
     text: Line = Field(description="content of a file for the command, which knows its path as {file}")
     command: Many[Line] = Field(description="what registers the model, run beside the engine", min_length=1)
+    store: VariableName | Literal[""] = Field(
+        description="the variable of `environment` that says where its store is, if models in Ollama's own "
+        "form (`format: ollama`) go into that as links, without the command",
+        default="",
+    )
 
 
 class SandboxException(Value):

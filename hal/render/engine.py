@@ -61,12 +61,15 @@ def launch_json(loaded: LoadedSpec, engine: Engine) -> str:
             "status": engine.readiness.status,
             "models_path": engine.readiness.models_path or "",
         },
+        "binds_models": engine.binds_models,
         "models": [
             {
                 "name": model.name,
                 "listed": listed_as(engine, model),
                 "path": model.path,
                 "sha256": model.files[0].sha256,
+                "format": model.format,
+                "marker": model.marker,
             }
             for model in bound_models(loaded, engine)
         ],
@@ -75,6 +78,7 @@ def launch_json(loaded: LoadedSpec, engine: Engine) -> str:
         else {
             "text": registration.text + "\n",
             "command": list(registration.command),
+            "store": registration.store,
         },
         "start_timeout": engine.start_timeout,
         "stop_timeout": engine.stop_timeout,

@@ -7,20 +7,26 @@ what lies elsewhere.
 from __future__ import annotations
 
 from hal.remotes import remotes
-from hal.render import guard
+from hal.render import attestor, guard
 from hal.render.files import PROGRAM, RenderedFile, text
 from hal.render.refusals import BY_HAPROXY, OLLAMA, OPENAI, REFUSALS, WHY, not_ready, too_large
-from hal.render.selector import ADMIN_SOCKET, BACKEND, METRICS_SOCKET, SERVING, STATUS_SOCKET
+from hal.render.selector import ADMIN_SOCKET, BACKEND, HOPELESS, METRICS_SOCKET, SERVING, STATUS_SOCKET
 from hal.render.upstream import Target, Upstream, guardrails, local_address, targets, upstream
-from hal.routes import haproxy_lines
+from hal.routes import haproxy_lines, unrouted
 from hal.spec import LoadedSpec
 
 DIRECTORY = "/etc/hal/gateway"
 KEY = "/run/hal/gateway/tls.pem"
 """The gateway's own key and certificate for TLS, made at boot; in memory."""
 
+CERTIFICATE = "/run/hal/gateway/certificate.pem"
+"""The certificate alone, for the attestor: evidence binds its key."""
+
 MOST_CONNECTIONS = 4000
 """Of clients, all together: streams and those that wait."""
+
+USUAL = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/models")
+"""Paths without anything that the rules for paths look for."""
 
 MAKE_KEY = "/usr/lib/hal/gateway-key"
 
@@ -32,7 +38,7 @@ CREDENTIALS = {"systemd": "/run/credentials/hal-gateway.service", "sysv": "/run/
 
 NAMED = (
     *("400", "401", "403-domain", "403-guardrails", "404", "404-ollama", "405", "411", "413"),
-    *("429-concurrency", "503", "503-queue"),
+    *("429-concurrency", "503", "503-hopeless", "503-queue"),
 )
 """Refusals that the rules of the gateway come to."""
 
@@ -63,7 +69,9 @@ def files(loaded: LoadedSpec) -> dict[str, RenderedFile]:
     if credentials(loaded):
         found[f"{DIRECTORY}/credentials.lua"] = text("credentials.lua", loaded)
     if loaded.spec.tls:
-        found[MAKE_KEY] = RenderedFile(text("gateway-key", loaded, key=KEY).content, PROGRAM)
+        found[MAKE_KEY] = RenderedFile(
+            text("gateway-key", loaded, key=KEY, certificate=CERTIFICATE).content, PROGRAM
+        )
         if loaded.spec.init == "sysv":
             found[SERVE] = RenderedFile(text("gateway-start", loaded, make_key=MAKE_KEY).content, PROGRAM)
     for remote in remotes(loaded):
@@ -94,6 +102,11 @@ def configuration(loaded: LoadedSpec, elsewhere: list[Upstream], routed: list[Ta
         if place.name == engine.name
     ]
     rate, concurrency = guard.address_limits(spec.gateway)
+    guarded = bool(spec.gateway.tokens) or spec.variant == "production"
+    limited = not guarded and bool(rate or concurrency)
+    # Guardrails must see every chat; limits by address count every request.
+    detour = limited or guardrails(loaded) is not None
+    straight_paths, routed_tests = ([], []) if detour else unrouted(loaded, "POST", USUAL)
     return text(
         "haproxy.cfg",
         loaded,
@@ -101,13 +114,21 @@ def configuration(loaded: LoadedSpec, elsewhere: list[Upstream], routed: list[Ta
         admin_socket=ADMIN_SOCKET,
         status_socket=STATUS_SOCKET,
         metrics_socket=METRICS_SOCKET,
+        attestor_socket=attestor.SOCKET,
+        questions=attestor.QUESTIONS,
         serving=SERVING,
+        hopeless=HOPELESS,
         backend=BACKEND,
         servers=local + remote,
         targets=routed,
         remotes=elsewhere,
         resolved=any(place.by_name for place in elsewhere),
         routes=haproxy_lines(loaded),
+        usual=" ".join(USUAL),
+        straight_paths=" ".join(straight_paths),
+        routed_tests=routed_tests,
+        # So many digits are surely no length above the limit.
+        small_digits=len(str(spec.gateway.limits.body)) - 1,
         ollamas=ollamas,
         # The `ollama` program asks for / to see whether a server is there.
         ollama_paths="/ /api" if ollamas else "/api",
@@ -119,8 +140,8 @@ def configuration(loaded: LoadedSpec, elsewhere: list[Upstream], routed: list[Ta
         rate_limited=[(shape, guard.rate_limited(shape)) for shape in (OLLAMA, OPENAI)],
         most_connections=MOST_CONNECTIONS,
         largest_body=spec.gateway.limits.body,
-        guarded=bool(spec.gateway.tokens) or spec.variant == "production",
-        limited=bool(rate or concurrency),
+        guarded=guarded,
+        limited=limited,
         address_rate=rate,
         address_concurrency=concurrency,
         credentials=credentials(loaded),

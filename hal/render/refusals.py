@@ -121,14 +121,26 @@ REFUSALS: dict[str, Refusal] = {
         "Too many requests at the same time: wait until one of yours has ended.",
         _soon(1),
     ),
+    "429-attestation": Refusal(
+        429, RATE, "too_many_questions", "Too many questions for evidence in a minute.", _soon(10)
+    ),
     "500": Refusal(500, SERVER_ERROR, "internal_error", "The gateway failed."),
     "501": Refusal(501, CLIENT_ERROR, "not_implemented", "The gateway does not do this."),
     "502": Refusal(502, SERVER_ERROR, "engine_failed", "The engine broke off or did not answer in HTTP."),
     "503": Refusal(503, SERVER_ERROR, "no_engine_ready", "No engine is ready.", _soon(2)),
+    "503-hopeless": Refusal(
+        503,
+        SERVER_ERROR,
+        "no_engine_expected",
+        "No engine serves, and none is about to: each was stopped, waits for its model, or has to be mended. "
+        "GET /api/v1/inference/status says more.",
+        _soon(30),
+    ),
     "503-queue": Refusal(
         503, SERVER_ERROR, "queue_full", "Too many requests are waiting for an engine.", _soon(5)
     ),
     "503-status": Refusal(503, SERVER_ERROR, "no_status", "The selector does not answer.", _soon(2)),
+    "503-attestation": Refusal(503, SERVER_ERROR, "no_evidence", "The attestor does not answer.", _soon(2)),
     "503-credential": Refusal(
         503, SERVER_ERROR, "credential_missing", "The API key for the remote endpoint is not there."
     ),

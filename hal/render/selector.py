@@ -9,6 +9,7 @@ from hal.engines import Engine
 from hal.engines.gpu import gpu_of
 from hal.engines.needs import needs, served_names, tensor_parallel
 from hal.remotes import Remote, remotes
+from hal.render import arriving
 from hal.render import engine as launching
 from hal.render.files import RenderedFile, origin, text
 from hal.render.memory import SLICE
@@ -33,6 +34,9 @@ ROUTES = "/etc/hal/routes.json"
 BACKEND = "engines"
 SERVING = "switch/serving"
 """The server of the gateway whose state lets requests go on."""
+
+HOPELESS = "switch/hopeless"
+"""The one whose state refuses them at once while they may not."""
 
 GROUP = "hal-control"
 GROUP_ID = 900
@@ -69,12 +73,23 @@ def preferred(loaded: LoadedSpec) -> tuple[str, ...]:
 
 
 def at_boot(loaded: LoadedSpec) -> tuple[Engine, ...]:
-    """The engines that start with the machine: all, or the one that is to serve where only one may run."""
+    """The engines that start with the machine: all, or the one that is to serve where only one may run.
+
+    One that opens its model when it starts waits for a model that is still to arrive: the selector starts it.
+    """
+    ready = tuple(engine for engine in loaded.engines if not _waits(loaded, engine))
     if not exclusive(loaded):
-        return loaded.engines
+        return ready
     policy = loaded.spec.selector.policy
     first = preferred(loaded)[0] if policy == "auto" else policy
-    return tuple(engine for engine in loaded.engines if engine.name == first)
+    return tuple(engine for engine in ready if engine.name == first)
+
+
+def _waits(loaded: LoadedSpec, engine: Engine) -> bool:
+    """Whether an engine cannot start with the machine, as its model is not in the image."""
+    return engine.binds_models == "start" and any(
+        not model.packed for model in launching.bound_models(loaded, engine)
+    )
 
 
 def selector_data(loaded: LoadedSpec) -> dict[str, Any]:
@@ -92,9 +107,11 @@ def selector_data(loaded: LoadedSpec) -> dict[str, Any]:
         "policy": spec.selector.policy,
         "exclusive": exclusive(loaded),
         "drain": spec.selector.drain,
+        "wait": spec.selector.wait,
         "gateway_socket": ADMIN_SOCKET,
         "gateway_metrics": METRICS_SOCKET,
         "serving_server": SERVING,
+        "hopeless_server": HOPELESS,
         "status_socket": STATUS_SOCKET,
         "control_socket": CONTROL_SOCKET,
         "control_pipe": f"{CONTROL}/requests",
@@ -106,6 +123,7 @@ def selector_data(loaded: LoadedSpec) -> dict[str, Any]:
         "env_files": [ENVIRONMENT, f"{STATE_DIRECTORY}/selector.env"],
         # The state partition is the host's to alter; what it says may send no prompt elsewhere.
         "trusted_state": spec.variant == "debug",
+        **({"provision_status": arriving.STATUS} if arriving.needed(loaded) else {}),
         "engines": found,
     }
 
@@ -114,6 +132,11 @@ def _local(loaded: LoadedSpec, engine: Engine) -> dict[str, Any]:
     choice, model, port = loaded.choice(engine), loaded.served(engine), loaded.port(engine)
     name = model.name if model is not None else ""
     asked = needs(engine, choice, model)
+    awaits = [
+        {"model": bound.name, "marker": bound.marker}
+        for bound in launching.bound_models(loaded, engine)
+        if not bound.packed
+    ]
     return {
         "name": engine.name,
         "host": "127.0.0.1",
@@ -138,6 +161,8 @@ def _local(loaded: LoadedSpec, engine: Engine) -> dict[str, Any]:
         "needs": {"gpu": asked.gpu, "vram": asked.vram, "memory": asked.memory, "gpus": asked.gpus},
         "environment": variable_prefix(engine.name),
         "tensor_parallel": tensor_parallel(engine, choice),
+        # An engine that binds models at run time starts without them, and takes each when it arrives.
+        **({"awaits": awaits, "binds": engine.binds_models == "start"} if awaits else {}),
     }
 
 

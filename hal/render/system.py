@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from hal.engines import Engine
 from hal.engines.environment import engine_environment
 from hal.packref import PackRef
+from hal.render import arriving, attestor, resolver
 from hal.render.files import MASK, RenderedFile, text
 from hal.render.selector import GROUP, GROUP_ID
 from hal.render.systemd import UNITS
@@ -114,7 +115,6 @@ def files(loaded: LoadedSpec, packs: Sequence[PackRef]) -> dict[str, RenderedFil
         "/usr/lib/os-release": text("os-release", loaded, base=OS_RELEASE[spec.base]),
         "/etc/hostname": RenderedFile(f"{spec.appliance.name}\n"),
         "/etc/hosts": text("hosts", loaded),
-        "/etc/resolv.conf": text("resolv.conf", loaded),
         "/usr/lib/sysusers.d/hal.conf": text(
             "sysusers.conf",
             loaded,
@@ -123,10 +123,14 @@ def files(loaded: LoadedSpec, packs: Sequence[PackRef]) -> dict[str, RenderedFil
             selector=SELECTOR_UID,
             control=GROUP_ID,
             control_group=GROUP,
+            attestor=(attestor.USER, attestor.USER_ID),
+            provision=(arriving.USER, arriving.USER_ID) if arriving.needed(loaded) else None,
         ),
+        "/usr/lib/clock-epoch": text("clock-epoch", loaded),
         # No comment in it: a few lines of C in the initrd read it.
         "/usr/lib/hal/packs": RenderedFile("".join(f"{pack.line()}\n" for pack in packs)),
     }
+    found |= resolver.files(loaded) | arriving.files(loaded)
     for engine in loaded.engines:
         found[f"/etc/hal/engines/{engine.name}.env"] = text(
             "engine.env", loaded, engine=engine, variables=environment(loaded, engine)
@@ -143,7 +147,9 @@ def systemd_files(loaded: LoadedSpec) -> dict[str, RenderedFile]:
         "/etc/systemd/network/20-wired.network": text("wired.network", loaded),
         "/etc/systemd/system/systemd-networkd.service.d/hal.conf": text("networkd.conf", loaded),
         "/etc/systemd/system/systemd-tmpfiles-setup.service.d/hal.conf": text("tmpfiles-setup.conf", loaded),
-        "/usr/lib/tmpfiles.d/hal.conf": text("tmpfiles.conf", loaded),
+        "/usr/lib/tmpfiles.d/hal.conf": text(
+            "tmpfiles.conf", loaded, directories=arriving.DIRECTORIES if arriving.needed(loaded) else ()
+        ),
     }
     for tmpfs in TMPFS:
         found[f"{UNITS}/{tmpfs.where.strip('/').replace('/', '-')}.mount"] = text(

@@ -6,7 +6,8 @@ import re
 
 from hal.engines import Engine
 from hal.engines.gpu import Gpu, gpu_of
-from hal.render import control, gateway, selector
+from hal.models import MARKERS
+from hal.render import arriving, attestor, control, gateway, resolver, selector
 from hal.render import engine as launching
 from hal.render.files import PROGRAM, RenderedFile, link, text
 from hal.render.memory import SLICE, engines_share
@@ -35,7 +36,12 @@ def files(loaded: LoadedSpec) -> dict[str, RenderedFile]:
     """The units, what they start, and the target that the machine boots into."""
     found = {
         f"{UNITS}/appliance.target": text(
-            "appliance.target", loaded, engines=selector.at_boot(loaded), control=control.needed(loaded)
+            "appliance.target",
+            loaded,
+            engines=selector.at_boot(loaded),
+            control=control.needed(loaded),
+            provision=arriving.needed(loaded),
+            resolver=resolver.needed(loaded),
         ),
         "/etc/systemd/system/default.target": link(f"{UNITS}/appliance.target"),
         f"{UNITS}/hal-gateway.socket": text("hal-gateway.socket", loaded),
@@ -54,6 +60,16 @@ def files(loaded: LoadedSpec) -> dict[str, RenderedFile]:
             sandbox=sandbox(SELECTOR_EXEMPTIONS),
         ),
         "/usr/bin/hal-selector": RenderedFile(text("hal-selector", loaded).content, PROGRAM),
+        f"{UNITS}/hal-attestor.socket": text("hal-attestor.socket", loaded, socket=attestor.SOCKET),
+        f"{UNITS}/hal-attestor.service": text(
+            "hal-attestor.service",
+            loaded,
+            program=attestor.PROGRAM_PATH,
+            access=attestor.ACCESS,
+            user=attestor.USER,
+            tee=attestor.confidential(loaded),
+            sandbox=sandbox(attestor.exemptions(loaded)),
+        ),
     }
     if control.needed(loaded):
         found[f"{UNITS}/hal-control.service"] = text(
@@ -63,6 +79,20 @@ def files(loaded: LoadedSpec) -> dict[str, RenderedFile]:
             group=selector.GROUP,
             sandbox=sandbox(control.exemptions(loaded)),
         )
+    if arriving.needed(loaded):
+        found[f"{UNITS}/hal-provision.service"] = text(
+            "hal-provision.service",
+            loaded,
+            program=arriving.PROGRAM_PATH,
+            user=arriving.USER,
+            state_partition=selector.STATE_DIRECTORY,
+            runtime=arriving.RUNTIME,
+            markers=MARKERS,
+            credentials=arriving.credentials(loaded),
+            sandbox=sandbox(arriving.EXEMPTIONS),
+        )
+    if resolver.needed(loaded):
+        found |= resolver.units(loaded, UNITS)
     found[f"{UNITS}/{SLICE}.slice"] = text("engines.slice", loaded, share=engines_share(loaded))
     for engine in loaded.engines:
         gpu = gpu_of(engine, loaded.choice(engine))
@@ -107,7 +137,7 @@ def needed_mounts(loaded: LoadedSpec, engine: Engine) -> list[str]:
     found = [f"/opt/{engine.name}"]
     model = loaded.served(engine)
     if model is not None:
-        found.append(model.mountpoint)
+        found.append(model.mountpoint if model.packed else arriving.MODELS)
     return found
 
 

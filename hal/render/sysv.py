@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from hal.engines import Engine
 from hal.engines.gpu import Gpu, gpu_of
-from hal.render import control, gateway, selector, systemd
+from hal.models import MARKERS
+from hal.render import arriving, attestor, control, gateway, provision, resolver, selector, systemd
 from hal.render import engine as launching
 from hal.render.files import PROGRAM, RenderedFile, link, text
 from hal.render.filters import filter_file, filter_path
@@ -26,7 +27,7 @@ PRIVATE = "/usr/lib/hal"
 """Where programs lie that only other programs of the appliance run."""
 
 FETCH = f"{PRIVATE}/credentials"
-"""What brings in the gateway's credentials, in debug images."""
+"""What brings in the gateway's credentials, in debug images; with `-provision`, the provisioner's."""
 
 BUSYBOX = "/usr/bin/busybox"
 APPLETS = (
@@ -36,7 +37,7 @@ APPLETS = (
 )
 """What BusyBox does here; everything else is done by the programs that the base has anyway."""
 
-CLOSED_IDS = "902-999"
+CLOSED_IDS = ("902-902", "904-999")
 """Users that the network is closed to, but for loopback: the selector's and all engines'."""
 
 
@@ -60,15 +61,16 @@ class Service:
     `exemptions` are those of its unit, for the filter of system calls; None: it has no filter.
     `slice` is a control group that it shares with others, and with them a limit of memory. `pins_memory`: it
     may lock as much of that as it wants (setrlimit(2), RLIMIT_MEMLOCK).
-    `groups` are further ones of its user. `reload` is a command that makes it read its configuration anew
-    (none: a restart does). `longest_delay` in seconds bounds the wait before it is started again,
-    `stop_seconds` its orderly end.
+    `before` is what root runs ahead of it. `groups` are further ones of its user. `reload` is a command that
+    makes it read its configuration anew (none: a restart does). `longest_delay` in seconds bounds the wait
+    before it is started again, `stop_seconds` its orderly end.
     """
 
     order: int
     name: str
     summary: str
     command: tuple[str, ...]
+    before: str = ""
     user: str = "root"
     group: str = "root"
     groups: tuple[str, ...] = ()
@@ -131,22 +133,21 @@ _NEEDS_QUOTES = re.compile(r"[^A-Za-z0-9_./:@%+,=-]")
 
 def files(loaded: LoadedSpec) -> dict[str, RenderedFile]:
     """BusyBox's files, the init scripts, and the programs that they share."""
-    debug, wanted = loaded.spec.variant == "debug", gateway.credentials(loaded)
+    debug = loaded.spec.variant == "debug"
+    fetched = credential_programs(loaded) if debug else {}
     found = {
         "/etc/inittab": text("inittab", loaded),
         "/etc/fstab": text("fstab", loaded, tmpfs=TMPFS),
         f"{SCRIPTS}/rcS": _program(
-            "rcS", loaded, slice=SLICE, share=engines_share(loaded), fetch=FETCH if debug and wanted else ""
+            "rcS", loaded, slice=SLICE, share=engines_share(loaded), fetch=list(fetched)
         ),
         f"{SCRIPTS}/rcK": _program("rcK", loaded),
         f"{PRIVATE}/supervise": _program("supervise", loaded),
         f"{PRIVATE}/network": _program("network", loaded, closed=CLOSED_IDS, udhcpc=f"{PRIVATE}/udhcpc"),
-        f"{PRIVATE}/udhcpc": _program("udhcpc", loaded),
+        f"{PRIVATE}/udhcpc": _program("udhcpc", loaded, resolver=resolver.FILE),
         "/usr/bin/hal-selector": _program("hal-selector", loaded),
     }
-    if debug and wanted:
-        directory = gateway.CREDENTIALS["sysv"]
-        found[FETCH] = _program("credentials", loaded, names=wanted, directory=directory)
+    found |= fetched
     if debug:
         found[f"{PRIVATE}/ssh"] = _program("ssh-start", loaded)
         found["/etc/hal/ssh/sshd_config"] = text("sshd_config", loaded)
@@ -158,6 +159,19 @@ def files(loaded: LoadedSpec) -> dict[str, RenderedFile]:
         if service.exemptions is not None:
             found |= filter_file(loaded, service.name, service.exemptions)
     return found
+
+
+def credential_programs(loaded: LoadedSpec) -> dict[str, RenderedFile]:
+    """What brings in credentials, one program for each user that has some."""
+    users = (
+        (FETCH, "hal-gateway", gateway.CREDENTIALS, gateway.credentials(loaded)),
+        (f"{FETCH}-provision", arriving.USER, provision.CREDENTIALS, arriving.credentials(loaded)),
+    )
+    return {
+        path: _program("credentials", loaded, names=names, directory=places["sysv"], user=user)
+        for path, user, places, names in users
+        if names
+    }
 
 
 def services(loaded: LoadedSpec) -> list[Service]:
@@ -182,6 +196,8 @@ def services(loaded: LoadedSpec) -> list[Service]:
             summary="Loopback, the network interface and its address",
             command=(f"{PRIVATE}/network",),
             capabilities=("net_admin", "net_raw"),
+            directories=(Directory(resolver.DIRECTORY, "0755"),),
+            writable=(resolver.DIRECTORY,),
         ),
         Service(
             order=60,
@@ -193,7 +209,7 @@ def services(loaded: LoadedSpec) -> list[Service]:
             ),
             user="hal-gateway",
             group="hal-gateway",
-            directories=(Directory("/run/hal/gateway"),),
+            directories=(Directory("/run/hal/gateway", "0751"),),  # the attestor reads the certificate
             writable=("/run/hal/gateway",),
             umask="0007",  # the selector, of the same group, uses the admin socket
             stop_signal="USR1",  # lets open requests end; hard-stop-after in its configuration bounds that
@@ -222,6 +238,8 @@ def services(loaded: LoadedSpec) -> list[Service]:
             oom_score=-800,
             exemptions=systemd.SELECTOR_EXEMPTIONS,
         ),
+        *((provisioner_service(),) if arriving.needed(loaded) else ()),
+        attestor_service(loaded),
         *(engine_service(engine, gpu_of(engine, loaded.choice(engine))) for engine in loaded.engines),
     ]
     if loaded.spec.variant == "debug":
@@ -248,6 +266,49 @@ def control_service() -> Service:
         longest_delay=10,
         oom_score=-700,
         confined=False,
+    )
+
+
+def provisioner_service() -> Service:
+    """What brings in the models that are not in the image."""
+    directories = (
+        *(Directory(path, "0755") for path in (arriving.RUNTIME, MARKERS, arriving.MODELS)),
+        Directory(arriving.STATE, "0700"),
+    )
+    return Service(
+        order=80,
+        name=arriving.USER,
+        summary="Provisioner: brings in the models that are not in the image",
+        command=(arriving.PROGRAM_PATH, "run"),
+        user=arriving.USER,
+        group=arriving.USER,
+        directories=directories,
+        writable=tuple(directory.path for directory in directories),
+        stop_seconds=15,
+        longest_delay=60,
+        oom_score=300,
+        exemptions=arriving.EXEMPTIONS,
+    )
+
+
+def attestor_service(loaded: LoadedSpec) -> Service:
+    """What answers with evidence; last but for ssh, as nobody asks before an engine serves."""
+    own = Directory(attestor.RUNTIME, "2750", "hal-gateway")  # what is in it gets the group, which may ask
+    return Service(
+        order=97,
+        name=attestor.USER,
+        summary="Attestor: answers with evidence of what booted",
+        command=(attestor.PROGRAM_PATH,),
+        before=attestor.ACCESS,
+        user=attestor.USER,
+        group=attestor.USER,
+        directories=(own,),
+        # A path that is not there would be an error, and no TEE may be there: what it may write, modes bound.
+        writable=(own.path, *(("/sys",) if attestor.confidential(loaded) else ())),
+        umask="0007",
+        longest_delay=60,
+        oom_score=-500,
+        exemptions=attestor.exemptions(loaded),
     )
 
 

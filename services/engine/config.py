@@ -18,27 +18,46 @@ class LaunchError(Exception):
     """Why the engine cannot run, in one line."""
 
 
+class AwaitedError(LaunchError):
+    """It cannot yet: its model is still to arrive."""
+
+
 class Model(NamedTuple):
-    """A model of the image: its name for clients, how the engine lists it, where it lies, its digest."""
+    """A model: its name for clients, how the engine lists it, where it lies, its (first file's) digest.
+
+    `marker` is the file that says that it has arrived and was found good; "" for a model of the image.
+    """
 
     name: str
     listed: str
     path: str
     sha256: str
+    format: str = "gguf"
+    marker: str = ""
+
+    @property
+    def arrived(self) -> bool:
+        """Whether an engine may open it."""
+        return not self.marker or not missing(self.marker)
 
 
 class Registration(NamedTuple):
     """How a model becomes known to a running engine: the content of a file, and a command that reads it.
 
-    `{model_name}`, `{model_path}`, `{model_sha256}` and `{file}` in the values are filled in here.
+    `{model_name}`, `{model_path}`, `{model_sha256}` and `{file}` in the values are filled in here. `store` is
+    the variable that says where its store is, if models in Ollama's own form go into that instead.
     """
 
     text: str
     command: tuple[str, ...]
+    store: str = ""
 
 
 class Config(NamedTuple):
-    """All that the launcher is told. Times are in seconds; empty paths mean that there is none."""
+    """All that the launcher is told. Times are in seconds; empty paths mean that there is none.
+
+    `binds_late`: the engine runs without its models and takes them in whenever they arrive.
+    """
 
     name: str
     command: tuple[str, ...]
@@ -55,6 +74,7 @@ class Config(NamedTuple):
     stop_timeout: float
     devices: tuple[str, ...]
     device_reason: str
+    binds_late: bool = False
 
 
 def load(name: str, directory: str = DIRECTORY) -> Config:
@@ -79,11 +99,15 @@ def load(name: str, directory: str = DIRECTORY) -> Config:
             health_status=data["readiness"]["status"],
             models_path=data["readiness"]["models_path"],
             models=tuple(Model(**entry) for entry in data["models"]),
-            registration=registration and Registration(registration["text"], tuple(registration["command"])),
+            registration=registration
+            and Registration(
+                registration["text"], tuple(registration["command"]), registration.get("store", "")
+            ),
             start_timeout=data["start_timeout"],
             stop_timeout=data["stop_timeout"],
             devices=tuple(data["devices"]),
             device_reason=data["device_reason"],
+            binds_late=data.get("binds_models") == "runtime",
         )
     except OSError as error:
         raise LaunchError(f"{path}: {error.strerror}") from None

@@ -7,15 +7,17 @@ import signal
 import sys
 import time
 
-from . import models
+from . import models, store
 from .answers import listed, unhealthy
-from .checks import check
+from .checks import check, check_model
 from .child import Child
-from .config import DIRECTORY, Config, LaunchError, Model, arguments, environment, load
-from .report import Report
+from .config import DIRECTORY, AwaitedError, Config, LaunchError, Model, arguments, environment, load
+from .report import UNABLE, Report
 
 USAGE = "usage: hal-engine NAME"
 EXIT_USAGE = 2
+EX_CONFIG = 78
+"""The exit status of an engine that cannot run as it is set up (sysexits.h(3head))."""
 
 ASK_INTERVAL = 0.25
 """Seconds between questions to an engine that starts."""
@@ -25,6 +27,12 @@ EXTENSION = 30.0
 
 TELL_INTERVAL = 5.0
 """Seconds after which it is asked again when nothing has changed."""
+
+ARRIVAL_INTERVAL = 2.0
+"""Seconds between looks for models that are yet to arrive."""
+
+RETRY = 60.0
+"""Seconds after which a model that could not be taken in is tried again."""
 
 STOPS = (signal.SIGTERM, signal.SIGINT)
 WAITED = (*STOPS, signal.SIGCHLD)
@@ -52,6 +60,9 @@ class Launcher:
         self.config = config
         self.report = report
         self.environment = environment(config, given)
+        self.ready = False
+        self.taken: list[Model] = []
+        self._refused: dict[str, float] = {}
 
     def run(self) -> int:
         """Start the engine and stay until it ends (never 0) or the launcher is told to stop (0)."""
@@ -59,10 +70,13 @@ class Launcher:
         deadline = time.monotonic() + self.config.start_timeout
         try:
             check(self.config)
+            if self._store:
+                models.tidy(self.config, self._store)
             child = self._start(self.config.command)
             self._wait_ready(child, deadline)
             while (status := child.poll()) is None:
-                wait(3600)
+                wait(ARRIVAL_INTERVAL if self._awaited() else 3600)
+                self._take_arrived(child)
             raise LaunchError(f"the engine ended by itself, {_words(status)}")
         except Stopped:
             self._stop(child)
@@ -70,24 +84,36 @@ class Launcher:
             return 0
         except LaunchError as error:
             self.report.log(str(error))
-            self.report.status("failed", str(error))
             own = child.poll() if child is not None else None  # None: it has to be stopped
+            for_good = (child is None or own == EX_CONFIG) and not isinstance(error, AwaitedError)
+            self.report.status(UNABLE if for_good else "failed", str(error))
             self._stop(child)
             return own or 1
+
+    @property
+    def _store(self) -> str:
+        """The directory of the engine's own store, where models in its form go; "" without one."""
+        registration = self.config.registration
+        return self.environment.get(registration.store, "") if registration else ""
+
+    def _awaited(self) -> list[Model]:
+        """The models that the engine does not have yet."""
+        return [model for model in self.config.models if model not in self.taken]
 
     def _start(self, command: tuple[str, ...]) -> Child:
         argv = arguments(command, self.environment)
         return Child.start(argv, self.environment, self.config.state_directory)
 
     def _wait_ready(self, child: Child, deadline: float) -> None:
-        """Return when health is good and all models are listed, and say so."""
-        names = ", ".join(model.name for model in self.config.models)
+        """Return when health is good and all models that are there are listed, and say so."""
+        there = [model for model in self.config.models if model.arrived]
         told, told_at = "", 0.0
         while True:
             _alive(child, "while it started")
-            reason = unhealthy(self.config) or self._unlisted(child, deadline)
+            reason = unhealthy(self.config) or self._unlisted(there, child, deadline)
             if not reason:
-                self.report.status("ready", f"serving {names}" if names else "serving", "READY=1")
+                self.ready, self.taken = True, there
+                self.report.status("ready", self._serving(), "READY=1")
                 return
             now = time.monotonic()
             if now >= deadline:
@@ -98,18 +124,52 @@ class Launcher:
                 told, told_at = reason, now
             wait(ASK_INTERVAL)
 
-    def _unlisted(self, child: Child, deadline: float) -> str:
-        """Register what has to be; then, why not all models are there, or empty when they are."""
+    def _serving(self) -> str:
+        """What the engine does, for people."""
+        names, awaited = (", ".join(model.name for model in group) for group in (self.taken, self._awaited()))
+        serving = f"serving {names}" if names else "serving"
+        return f"{serving}; waiting for {awaited} (`hal-provision status`)" if awaited else serving
+
+    def _take_arrived(self, child: Child) -> None:
+        """Make models known to the engine that have arrived while it ran; it goes on where one is refused."""
+        for model in self._awaited():
+            if not model.arrived or time.monotonic() < self._refused.get(model.name, 0.0):
+                continue
+            self.report.log(f"the model {model.name} has arrived")
+            try:
+                self._take(model, child, time.monotonic() + self.config.start_timeout)
+            except LaunchError as error:
+                _alive(child, "while it took a model in")
+                self.report.log(f"{error}; tried again in {RETRY:g} s")
+                self._refused[model.name] = time.monotonic() + RETRY
+            self.report.status("ready", self._serving())
+
+    def _take(self, model: Model, child: Child, deadline: float) -> None:
+        check_model(model)
+        while reason := self._unlisted([model], child, deadline):
+            _alive(child, "while it took a model in")
+            if time.monotonic() >= deadline:
+                raise LaunchError(reason)
+            wait(ASK_INTERVAL)
+        self.taken.append(model)
+
+    def _unlisted(self, wanted: list[Model], child: Child, deadline: float) -> str:
+        """Register what has to be; then, why not all of `wanted` are there, or empty when they are."""
         found = listed(self.config)
-        for model in models.due(self.config, found):
+        for model in models.due(self.config, wanted, found):
             self._register(model, child, deadline)
             found = listed(self.config)
-        absent = [model.listed for model in self.config.models if model.listed not in found]
+        absent = [model.listed for model in wanted if model.listed not in found]
         return f"the model {absent[0]} is not listed" if absent else ""
 
     def _register(self, model: Model, child: Child, deadline: float) -> None:
         """Make one model known to the running engine."""
-        self.report.status("starting", f"starting: registering the model {model.name}")
+        if store.linked(self.config, model):
+            store.link(self._store, model)
+            self.report.log(f"took the model {model.name} in from {model.path}")
+            return
+        how = ("ready", self._serving()) if self.ready else ("starting", "starting")
+        self.report.status(how[0], f"{how[1]}: registering the model {model.name}")
         command = models.prepare(self.config, model)
         helper = self._start(tuple(command))
         try:
@@ -171,6 +231,6 @@ def main(argv: list[str] | None = None, directory: str = DIRECTORY) -> int:
         launcher = Launcher(load(words[0], directory), report, dict(os.environ))
     except LaunchError as error:
         report.log(str(error))
-        report.status("failed", str(error))
+        report.status(UNABLE, str(error))
         return 1
     return launcher.run()

@@ -1,4 +1,4 @@
-"""Making the image's models known to an engine that binds models at run time: no network and no pull.
+"""Making models known to an engine that binds models at run time: no network and no pull.
 
 What was made known is kept in a file in the engine's state directory, so that the second start does
 nothing, and another image's other weights under the same name are registered anew.
@@ -9,22 +9,39 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Iterable
 
+from . import store
 from .config import Config, LaunchError, Model, filled
 
 MARK = "hal-models.json"
 
 
-def due(config: Config, listed: frozenset[str]) -> list[Model]:
-    """The models to be registered: those that are not listed, or were registered from other weights."""
+def due(config: Config, models: Iterable[Model], listed: frozenset[str]) -> list[Model]:
+    """Those of `models` to be registered: they are not listed, or were registered from other weights."""
     if config.registration is None:
         return []
     known = _known(config)
     return [
         model
-        for model in config.models
-        if model.listed not in listed or known.get(model.name) != model.sha256
+        for model in models
+        if model.listed not in listed
+        or (not store.linked(config, model) and known.get(model.name) != model.sha256)
     ]
+
+
+def tidy(config: Config, directory: str) -> None:
+    """Before the engine starts: its store, `directory`, lists no model that is yet to arrive.
+
+    One that was registered from the very weights that are awaited stays: the store has a copy of its own.
+    """
+    known = _known(config)
+    for model in config.models:
+        own = not store.linked(config, model) and known.get(model.name) == model.sha256
+        if not model.arrived and not own:
+            store.forget(directory, model)
+        elif model.arrived and store.linked(config, model):
+            store.link(directory, model)
 
 
 def prepare(config: Config, model: Model) -> list[str]:

@@ -10,8 +10,11 @@ import sys
 DIRECTORY = "/run/hal/engines"
 """Each engine's directory in it has a file `state` with one line, `STATE MESSAGE`, for the selector.
 
-STATE is starting, ready, failed or stopped.
+STATE is starting, ready, failed, unable or stopped.
 """
+
+UNABLE = "unable"
+"""It has failed, and will again until somebody mends the machine, the image or the spec."""
 
 
 class Report:

@@ -24,7 +24,7 @@ SYSTEM_PACKAGES = "/usr/lib/python3/dist-packages"
 """Where Debian's python3-systemd lies; `-S` takes it off the path."""
 
 STATE = "/run/hal/engines/llamacpp/state"
-"""One line, `STATE MESSAGE`, for the selector: starting, ready, failed or stopped (as in services/engine)."""
+"""One line, `STATE MESSAGE`, for the selector; services/engine/report.py has the states."""
 
 LOOPBACK = ("127.0.0.1", "::1")
 MAGIC = b"GGUF"
@@ -49,6 +49,10 @@ class LaunchError(Exception):
     """Why the engine cannot run, in one line."""
 
 
+class UnableError(LaunchError):
+    """Why it cannot, until somebody mends the machine, the image or the spec."""
+
+
 def report(state: str, message: str) -> None:
     """Say in the file how the engine is; without its directory (run by hand) there is none."""
     try:
@@ -68,7 +72,7 @@ def setting(name: str) -> str:
     try:
         return os.environ[f"LLAMACPP_{name}"]
     except KeyError:
-        raise LaunchError(
+        raise UnableError(
             f"LLAMACPP_{name} is not set: it belongs in /etc/hal/engines/llamacpp.env"
         ) from None
 
@@ -77,7 +81,7 @@ def number(name: str, least: int) -> int:
     """The value of an environment variable that must be a whole number of at least `least`."""
     text = setting(name)
     if not text.isdecimal() or int(text) < least:
-        raise LaunchError(f"LLAMACPP_{name}={text}: must be a whole number, {least} or more")
+        raise UnableError(f"LLAMACPP_{name}={text}: must be a whole number, {least} or more")
     return int(text)
 
 
@@ -88,7 +92,7 @@ def read_whole(path: str) -> int:
     process at the first request that touches it. What was read stays in the page cache for the load.
     """
     if not os.path.isabs(path):  # noqa: PTH117
-        raise LaunchError(f"LLAMACPP_MODEL={path}: must be an absolute path")
+        raise UnableError(f"LLAMACPP_MODEL={path}: must be an absolute path")
     buffer = bytearray(CHUNK)
     done = 0
     try:
@@ -96,15 +100,15 @@ def read_whole(path: str) -> int:
             size = os.fstat(file.fileno()).st_size
             while count := file.readinto(buffer):
                 if done == 0 and not buffer.startswith(MAGIC):
-                    raise LaunchError(f"{path}: not a GGUF file")
+                    raise UnableError(f"{path}: not a GGUF file")
                 if done // (16 * CHUNK) != (done + count) // (16 * CHUNK):
                     notify(f"STATUS=reading the model, {done * 100 // size} %\nEXTEND_TIMEOUT_USEC=60000000")
                 done += count
     except OSError as error:
-        hint = " (damaged? the kernel's log names dm-verity then)" if done else ""
-        raise LaunchError(f"cannot read the model {path}: {error.strerror}{hint}") from None
+        hint = " (damaged? the kernel's log names dm-verity or fs-verity then)" if done else ""
+        raise UnableError(f"cannot read the model {path}: {error.strerror}{hint}") from None
     if done == 0:
-        raise LaunchError(f"{path}: the file is empty")
+        raise UnableError(f"{path}: the file is empty")
     return done
 
 
@@ -184,8 +188,10 @@ def serve() -> None:
     """
     host, port = setting("HOST"), number("PORT", 1)
     if host not in LOOPBACK:
-        raise LaunchError(f"LLAMACPP_HOST={host}: engines listen on loopback only")
-    path, alias = setting("MODEL"), setting("ALIAS")
+        raise UnableError(f"LLAMACPP_HOST={host}: engines listen on loopback only")
+    path, alias, marker = setting("MODEL"), setting("ALIAS"), setting("MARKER")
+    if marker and not os.path.exists(marker):  # noqa: PTH110 (pathlib costs)
+        raise LaunchError(f"the model {alias} has not arrived; `hal-provision status` says how far it is")
     report("starting", f"reading the model {alias}")
     size = read_whole(path)
     report("starting", f"loading {alias} ({size // 1_000_000} MB)")
@@ -231,7 +237,7 @@ def main() -> int:
         report("stopped", "stopped")
         raise
     except LaunchError as refusal:
-        report("failed", str(refusal))
+        report("unable" if isinstance(refusal, UnableError) else "failed", str(refusal))
         notify(f"STATUS={refusal}")
         print(f"hal-llamacpp: {refusal}", file=sys.stderr, flush=True)
         return 1

@@ -15,6 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 GIB = 1 << 30
+EX_CONFIG = 78
+"""Says to hal's launcher that trying again does not help (sysexits.h(3head))."""
+
 WEIGHTS = (".safetensors", ".bin", ".pt", ".gguf")
 NVML = "libnvidia-ml.so.1"
 OURS = re.compile(
@@ -140,7 +143,7 @@ def gpu_memory() -> list[int]:
 
 
 def main() -> int:  # noqa: RET503 (execv does not return)
-    """Become vLLM; 1, with one line on standard error, where that makes no sense."""
+    """Become vLLM; 78, with one line on standard error, where that makes no sense."""
     env = os.environ
     try:
         gpus = gpu_memory() if _value(env, "VLLM_DEVICE") == "cuda" else []
@@ -149,7 +152,7 @@ def main() -> int:  # noqa: RET503 (execv does not return)
         argv = arguments(env, gpus)
     except LaunchError as refusal:
         print(f"vllm: {refusal}", file=sys.stderr, flush=True)
-        return 1
+        return EX_CONFIG
     for name in [name for name in env if OURS.fullmatch(name)]:
         del env[name]
     module = "vllm.entrypoints.cli.main"

@@ -141,7 +141,7 @@ def build_image(request: pytest.FixtureRequest) -> Build:
         loaded, lock, reporter = load_spec(spec), load_lock(), Silent()
         fetcher = Fetcher(Cache(), Mirrors.choose(moment=lock.debian.created))
         inputs = gather(
-            package_sets(loaded.spec),
+            package_sets(loaded),
             loaded,
             lock,
             fetcher,

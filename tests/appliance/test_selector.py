@@ -133,6 +133,10 @@ def test_an_engine_stopped_by_hand_stays_stopped(inside: Host, machine: Applianc
     time.sleep(12)  # a selector that has just started orders nothing in the first seconds
     assert not said(inside)["serving"]
     assert "stopped by hand" in said(inside, "explain")["why"]["llamacpp"]
+    assert said(inside)["hopeless"] == "llamacpp was stopped by hand"
+    answer = machine.get("/v1/models")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no_engine_expected")
+    assert answer.elapsed.total_seconds() < 2, "nobody waits for what does not come"
     inside.check_output(service.format("start"))
     machine.vm.wait(lambda: bool(said(inside)["serving"]), machine.deadline(30), "the engine serves again")
 

@@ -30,6 +30,7 @@ SCRIPTS = {
     CONTROL: "root",
     "S70hal-selector": "hal-selector",
     ENGINE: "llamacpp",
+    "S97hal-attestor": "hal-attestor",
     "S99hal-ssh": "root",
 }
 RUNNING, DEAD, STOPPED = 0, 1, 3

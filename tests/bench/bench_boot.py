@@ -148,7 +148,7 @@ def main() -> None:
     loaded = load_spec(chosen.spec)
     lock = load_lock(LOCK_PATH)
     fetcher = Fetcher(Cache(), Mirrors.choose((), None, lock.debian.created), offline=True, progress=Silent())
-    inputs = gather(build.package_sets(loaded.spec), loaded, lock, fetcher, Silent(), locked=False)
+    inputs = gather(build.package_sets(loaded), loaded, lock, fetcher, Silent(), locked=False)
     directory = build.build(loaded, chosen.out, inputs, Silent()).directory
     tools = build.prepare_tools(inputs, Silent())
     shapes = [

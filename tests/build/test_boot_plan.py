@@ -59,6 +59,21 @@ def test_the_kernel_is_booted_directly(built: Path) -> None:
     assert not decided.run_directory.exists(), "planning touches nothing"
 
 
+def test_the_disks_of_models_are_attached_unless_told_otherwise(built: Path) -> None:
+    packs = [
+        {"name": "llamacpp", "disk": "disk.img"},
+        {"name": "large", "disk": "pack-large.img"},
+        {"name": "larger", "disk": "pack-larger.img"},
+    ]
+    (built / MANIFEST).write_text(json.dumps({"cmdline": "ro hal.root=x", "packs": packs}))
+    decided = planned(built)
+    assert decided.files.extra_disks == (built / "pack-large.img", built / "pack-larger.img")
+    assert f"readonly=on,file={built}/pack-large.img" in " ".join(command(decided, TOOLS))
+    assert planned(built, without_disks=("large",)).files.extra_disks == (built / "pack-larger.img",)
+    with pytest.raises(UsageError, match="--without-disk small: this appliance has no disk of that model"):
+        planned(built, without_disks=("small",))
+
+
 def test_firmware_boots_the_disk_itself(built: Path) -> None:
     decided = planned(built, firmware="ovmf")
     assert decided.files.kernel is None

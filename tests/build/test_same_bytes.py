@@ -86,5 +86,5 @@ def test_two_builds_from_nothing(filled: Path, tmp_path: Path) -> None:
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("equal") == 6
+    assert done.stdout.count("equal") == 7
     assert not list((filled / "tmp").glob("repro.*"))

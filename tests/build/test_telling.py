@@ -20,10 +20,11 @@ from hal.summary import built_summary, doctor_summary, profiles_summary, repro_s
 
 MANIFEST = {
     "artefacts": {
-        name: {"size": 1 << 20} for name in ("disk.img", "vmlinuz", "initrd", "cmdline", "uki.efi")
+        name: {"size": 1 << 20}
+        for name in ("disk.img", "vmlinuz", "initrd", "cmdline", "uki.efi", "measurements.json")
     },
     "root": {"size": 80 << 20, "root_hash": "ab" * 32},
-    "packs": [{"name": "tiny", "kind": "model", "size": 4096, "root_hash": "cd" * 32}],
+    "packs": [{"name": "tiny", "kind": "model", "size": 4096, "root_hash": "cd" * 32, "disk": "disk.img"}],
     "kernel": "6.12.0-cloud-amd64",
     "substitutions": [{"package": "bash", "locked": "5.1", "used": "5.2"}],
 }

@@ -87,6 +87,7 @@ def test_accounts_have_their_fixed_numbers(root: Path, tool: Tool) -> None:
     }
     assert accounts["hal-gateway"] == ["901", "901"]
     assert accounts["hal-selector"] == ["902", "902"]
+    assert accounts["hal-attestor"] == ["904", "904"]
     assert accounts["llamacpp"] == ["911", "911"]
 
 

@@ -76,7 +76,7 @@ def test_nothing_of_it_runs_here(name: str, loaded: LoadedSpec, files: Rendered)
     assert [engine.name for engine in loaded.engines] == ["llamacpp"]
     assert not [path for path in files if f"/{name}." in path or path.endswith(f"S96{name}")]
     assert f" {name} " not in files["/usr/lib/sysusers.d/hal.conf"].content
-    assert package_sets(loaded.spec) == package_sets(spec_of("openai", loaded.spec.init, DIRECTORY).spec)
+    assert package_sets(loaded) == package_sets(spec_of("openai", loaded.spec.init, DIRECTORY))
     with pytest.raises(SpecError, match="runs elsewhere"):
         load_engine("openai")
 

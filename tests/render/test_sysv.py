@@ -86,7 +86,8 @@ def test_the_scripts_are_named_by_their_order(sysv: LoadedSpec, sysv_files: Rend
         path.removeprefix("/etc/init.d/") for path in sysv_files if re.match(r"/etc/init\.d/S\d\d", path)
     ]
     wanted = ["S01syslogd", "S02klogd", "S40network", "S60hal-gateway", "S65hal-control", "S70hal-selector"]
-    assert names == [*wanted, "S96llamacpp"] + (["S99hal-ssh"] if sysv.spec.variant == "debug" else [])
+    wanted += ["S96llamacpp", "S97hal-attestor"]
+    assert names == wanted + (["S99hal-ssh"] if sysv.spec.variant == "debug" else [])
 
 
 def test_nothing_of_systemd_is_rendered(sysv_files: Rendered) -> None:

@@ -29,7 +29,7 @@ from hal.root import write_files
 from hal.sandbox import Sandbox
 from hal.spec import parse_spec
 from tests import tiny_model
-from tests.services.gateways import Gateway, GatewayMaker, free_port, running, wait_for
+from tests.services.gateways import Gateway, GatewayMaker, Recorder, free_port, running, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 STAND_INS = Path(__file__).parent / "stand_ins"
@@ -80,6 +80,13 @@ def open_gateway(haproxy: Callable[[Path], list[str]], tools: Sandbox) -> Gatewa
         return running(spec, haproxy, tools, **options)
 
     return opened
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Recorder]:
+    """A stand-in for the engine of a gateway; one for all tests of a file."""
+    with Recorder() as found:
+        yield found
 
 
 class Stack:

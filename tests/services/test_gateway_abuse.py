@@ -23,12 +23,6 @@ SMUGGLED = b"GET /v1/smuggled HTTP/1.1\r\nHost: x\r\n" + AUTH + b"\r\n"
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[Recorder]:
-    with Recorder() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
 def gateway(open_gateway: GatewayMaker, engine: Recorder) -> Iterator[Gateway]:
     """Ollama is in the image, and is not the active engine."""
     engines = f"[{{llamacpp: {{port: {engine.port}}}}}, {{ollama: {{port: {engine.port + 1}}}}}]"

@@ -23,12 +23,6 @@ TOKENS = f"""\
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[Recorder]:
-    with Recorder() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
 def gateway(open_gateway: GatewayMaker, engine: Recorder) -> Iterator[Gateway]:
     engines = f"[{{llamacpp: {{port: {engine.port}}}}}]"
     with open_gateway(TOKENS, engines=engines, variant="production") as found:

@@ -91,6 +91,41 @@ def test_waiting_has_a_bound(gateway: Gateway) -> None:
     assert gateway.ask().status == 200, "those that gave up are still counted"
 
 
+def test_nobody_waits_in_vain(gateway: Gateway) -> None:
+    """Where no engine can get ready in time, also those that wait already get their answer."""
+    asked = [later(gateway.ask) for _ in range(4)]
+    time.sleep(0.5)
+    gateway.admin("set server switch/hopeless state ready")
+    for result in asked:
+        answer = result()
+        assert (answer.status, answer.code) == (503, "no_engine_expected") and answer.seconds < 1.2
+        assert answer.headers["retry-after"] == "30"
+    answer = gateway.ask(body=b"{}")
+    assert (answer.status, answer.code) == (503, "no_engine_expected") and answer.seconds < 0.3
+    assert gateway.ask("/health").status == 503
+    gateway.admin("set server switch/hopeless state maint")
+    waiting = later(gateway.ask)
+    time.sleep(0.5)
+    gateway.ready("engines/llamacpp")
+    assert waiting().status == 200
+    gateway.admin("set server switch/hopeless state ready")
+    assert gateway.ask(body=b"{}").status == 200, "what says that requests go on counts first"
+
+
+def test_what_is_tried_again_at_a_dead_engine_ends_with_hope(gateway: Gateway, engine: Recorder) -> None:
+    engine.__exit__()
+    gateway.ready("engines/llamacpp")
+    asked = later(gateway.ask)
+    time.sleep(0.5)
+    gateway.admin(
+        "set server switch/serving state maint",
+        "set server switch/hopeless state ready",
+        "set server engines/llamacpp state maint",
+    )
+    answer = asked()
+    assert answer.status == 503 and answer.seconds < 2
+
+
 def test_clients_that_go_away_are_not_counted_for_ever(gateway: Gateway) -> None:
     for _ in range(4):
         with socket.create_connection(("127.0.0.1", gateway.port)) as client:

@@ -89,6 +89,7 @@ def engine(engine_pack: Path, tiny: Path) -> Iterator[int]:
         "LLAMACPP_PORT": str(port),
         "LLAMACPP_MODEL": str(tiny),
         "LLAMACPP_ALIAS": "tiny",
+        "LLAMACPP_MARKER": "",
         "LLAMACPP_CONTEXT_LENGTH": "512",
         "LLAMACPP_THREADS": "1",
         "LLAMACPP_PARALLEL": "2",
@@ -279,7 +280,7 @@ def test_without_its_key_nothing_is_sent(
     elsewhere.start(certificates)
     with appliance(elsewhere.port, key=None) as found:
         assert "the credential api-key is missing" in found.reason("credential")
-        assert found.refused()[:2] == (503, "no_engine_ready")
+        assert found.refused()[:2] == (503, "no_engine_expected")
 
 
 def test_a_key_that_is_not_accepted(
@@ -288,7 +289,7 @@ def test_a_key_that_is_not_accepted(
     elsewhere.start(certificates, key="another")
     with appliance(elsewhere.port) as found:
         assert KEY not in found.reason("401")
-        assert found.refused()[:2] == (503, "no_engine_ready")
+        assert found.refused()[:2] == (503, "no_engine_expected")
 
 
 def test_a_model_that_it_does_not_list(

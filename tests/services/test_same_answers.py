@@ -128,6 +128,7 @@ def test_smollm2_says_the_same_in_both(
         "LLAMACPP_PORT": str(port),
         "LLAMACPP_MODEL": str(gguf),
         "LLAMACPP_ALIAS": "smollm2",
+        "LLAMACPP_MARKER": "",
         "LLAMACPP_CONTEXT_LENGTH": "512",
         "LLAMACPP_THREADS": "0",
         "LLAMACPP_PARALLEL": "1",

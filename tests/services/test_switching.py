@@ -27,6 +27,9 @@ pytestmark = pytest.mark.slow
 READY = 60.0
 """Seconds for a switch; two CPUs are shared with 48 clients and two engines."""
 
+HELD_UP = 1.5
+"""Seconds that requests wait after a reload; the old process lives for three."""
+
 STREAM = Question(NAME, prompt="Name", tokens=48)
 """Outside its one answer the model goes on for as long as it is let."""
 
@@ -118,13 +121,19 @@ def test_a_killed_selector_is_not_missed(opened: Any) -> None:
 
 
 def test_a_reload_of_the_gateway_loses_nothing(opened: Any) -> None:
+    took = []
     with opened(False) as stack, load(stack) as clients:
         for _ in range(3):
             before = gateway_workers(stack)
             os.kill(gateway_master(stack), signal.SIGUSR2)
             wait_for(lambda old=before: gateway_workers(stack) - old, "a new worker", 10)
+            began = time.monotonic()
             wait_for(lambda: stack.status_of("/health") == 200, "the gateway takes requests", 10)
+            took.append(time.monotonic() - began)
+            go_on(clients)
     assert not told(clients.report(), "three reloads of the gateway").failed
+    print(f"  the new process took requests {min(took):.2f} to {max(took):.2f} s after it was there")
+    assert max(took) < HELD_UP, "the selector goes over to it at once, and not when the old one has ended"
 
 
 def test_a_killed_gateway_costs_its_own_requests_only(opened: Any) -> None:

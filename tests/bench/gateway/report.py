@@ -14,15 +14,24 @@ MB = 1e6
 
 OURS = "hal"
 
+ENOUGH = 3
+"""Runs from which on the best one is told beside the medians."""
+
 
 @dataclass(frozen=True)
 class Summary:
-    """The medians of one proxy's runs; added latency in milliseconds by connections, memory in bytes."""
+    """The medians of one proxy's runs; added latency in milliseconds by connections, memory in bytes.
+
+    `best_rate` and `best_cpu` are those of the best run: a machine may have two speeds and turn from one to
+    the other between two runs. All ratios are those of medians.
+    """
 
     key: str
     name: str
     rate: float
+    best_rate: float
     cpu: float
+    best_cpu: float
     memory: int
     growth: float
     added: Mapping[int, tuple[float, float]]
@@ -79,6 +88,8 @@ class Report:
         head = ["proxy", f"req/s at {CONNECTIONS}", "hal by it", "CPU s per 10,000", "hal by it"]
         head += [f"{which} +ms at {count}" for count in FEW for which in ("p50", "p99")]
         head += ["memory MB", "kB more per 10,000", "streams"]
+        if self._runs() >= ENOUGH:
+            head[1], head[3] = (f"{title}: median (best)" for title in (head[1], head[3]))
         rows = [self._row(summary, ours) for summary in self.summaries]
         rows += [[name, *["-"] * (len(head) - 1)] for name in self.missing]
         parts = ["; ".join(f"{name}: {value}" for name, value in self.facts.items()), aligned(head, rows)]
@@ -126,14 +137,20 @@ class Report:
     def _ours(self) -> Summary | None:
         return next((summary for summary in self.summaries if summary.key == OURS), None)
 
+    def _runs(self) -> int:
+        return max((summary.runs for summary in self.summaries), default=0)
+
     def _row(self, summary: Summary, ours: Summary | None) -> list[str]:
         added = [f"{value:.3f}" for count in FEW for value in summary.added[count]]
         held = "-" if summary.streams is None else f"{summary.streams:,}"
+        rate, cpu = f"{summary.rate:,.0f}", f"{summary.cpu:.3f}"
+        if self._runs() >= ENOUGH:
+            rate, cpu = f"{rate} ({summary.best_rate:,.0f})", f"{cpu} ({summary.best_cpu:.3f})"
         return [
             summary.name,
-            f"{summary.rate:,.0f}",
+            rate,
             f"{ours.rate / summary.rate:.2f}" if ours else "-",
-            f"{summary.cpu:.3f}",
+            cpu,
             f"{ours.cpu / summary.cpu:.2f}" if ours else "-",
             *added,
             f"{summary.memory / MB:.1f}",
@@ -156,7 +173,9 @@ def summarise(key: str, name: str, runs: Sequence[Run], direct: Mapping[int, Seq
         key=key,
         name=name,
         rate=median(run.rate for run in runs),
+        best_rate=max(run.rate for run in runs),
         cpu=median(run.cpu for run in runs),
+        best_cpu=min(run.cpu for run in runs),
         memory=round(median(run.memory for run in runs)),
         growth=median(run.growth for run in runs),
         added=added,
