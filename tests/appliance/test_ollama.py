@@ -147,6 +147,6 @@ def test_a_stop_leaves_no_process_and_closes_its_api(appliance: Appliance, host:
     assert host.run("pgrep --uid ollama").stdout == ""
     appliance.vm.wait(lambda: not appliance.status()["healthy"], appliance.deadline(10), "the selector")
     refused = appliance.get("/api/tags")
-    assert (refused.status_code, refused.json()["code"]) == (503, "no_engine_ready")
+    assert (refused.status_code, refused.json()["code"]) == (503, "no_engine_expected")
     host.check_output("systemctl start ollama")
     assert host.check_output("systemctl is-active ollama") == "active"
