@@ -190,7 +190,7 @@ variant: {variant}
             text = path.read_text()
             for top in ("/etc/hal", "/run/hal", "/var/lib/hal"):
                 text = text.replace(top, f"{home}{top}")
-            path.write_text(text.replace(f":::{port} v4v6", f"127.0.0.1:{port}"))
+            path.write_text(text.replace(f':::{port}}}" v4v6', f'127.0.0.1:{port}}}"'))
         program = "import sys; from services.selector.daemon import main; sys.exit(main(sys.argv[1]))"
         commands = {
             "gateway": haproxy(config),

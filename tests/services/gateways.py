@@ -327,7 +327,7 @@ def write(spec: str, home: Path, port: int, change: Callable[[str], str] = lambd
             content = path.read_text().replace("/run/credentials/hal-gateway.service", "/run/hal/credentials")
             for top in TOPS:
                 content = content.replace(top, f"{home}{top}")
-            path.write_text(change(content.replace(f":::{port} v4v6", f"127.0.0.1:{port}")))
+            path.write_text(change(content.replace(f':::{port}}}" v4v6', f'127.0.0.1:{port}}}"')))
     return config
 
 

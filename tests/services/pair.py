@@ -180,7 +180,7 @@ selector: {selector}
         for top in ("/etc/hal", "/run/hal", "/var/lib/hal"):
             text = text.replace(top, f"{home}{top}")
         text = text.replace("/sys/fs/cgroup/engines.slice/", f"{home}/cgroup/").replace(".service", "")
-        path.write_text(text.replace(f":::{port} v4v6", f"127.0.0.1:{port}"))
+        path.write_text(text.replace(f':::{port}}}" v4v6', f'127.0.0.1:{port}}}"'))
     systemctl = home / "bin/systemctl"
     systemctl.write_text(SYSTEMCTL.format(home=home))
     systemctl.chmod(0o755)

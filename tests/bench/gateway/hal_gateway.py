@@ -81,7 +81,7 @@ def move(home: Path, port: int) -> None:
             text = path.read_text()
             for top in ("/etc/hal", "/run/hal", "/var/lib/hal", "/run/credentials"):
                 text = text.replace(top, f"{home}{top}")
-            path.write_text(text.replace(f":::{port} v4v6", f"127.0.0.1:{port}"))
+            path.write_text(text.replace(f':::{port}}}" v4v6', f'127.0.0.1:{port}}}"'))
 
 
 def start_selector(argv: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
