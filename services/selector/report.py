@@ -125,8 +125,8 @@ def phase(engine: Engine) -> str:
 
 def reason(engine: Engine) -> str:
     """Why it is so, in a line."""
-    if not engine.healthy and (engine.misfit or engine.missing):
-        return engine.misfit or engine.missing
-    if not engine.healthy and engine.managed and engine.unit in (Unit.STARTING, Unit.FAILED):
-        return engine.told or engine.reason
-    return engine.reason
+    if engine.healthy:
+        return engine.reason
+    # A launcher that refused names what is missing; the hardware's word for it is more general.
+    told = engine.told if engine.managed and engine.unit in (Unit.STARTING, Unit.FAILED) else ""
+    return engine.missing or told or engine.misfit or engine.reason

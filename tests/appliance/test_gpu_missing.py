@@ -52,7 +52,7 @@ def it_fails_within_seconds_and_names_the_nodes(appliance: Appliance, engine: st
     )
     assert host.run(f"pgrep --uid {engine} --full '{program}'").stdout == "", "nothing ran on the CPU"
     assert appliance.get("/health").status_code == 503
-    assert appliance.get("/v1/models").json()["error"]["code"] == "no_engine_ready"
+    assert appliance.get("/v1/models").json()["error"]["code"] == "no_engine_expected"
 
 
 def test_the_unit_fails_within_seconds_and_names_the_nodes(
