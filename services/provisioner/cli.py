@@ -8,6 +8,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from ..terminal import Failure, ended
+
 if TYPE_CHECKING:
     import argparse
 
@@ -34,28 +36,10 @@ Brings the models of this appliance in, verifies them, and shows how far they ar
 ENDS = "Exit status: 0 done, 1 it did not work (with the reason), 2 wrong usage."
 
 
-class Failure(Exception):  # noqa: N818 (what a command ends with)
-    """Why a command failed, in a line, and its exit status."""
-
-    def __init__(self, text: str, code: int = 1) -> None:
-        super().__init__(text)
-        self.code = code
-
-
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 it did not work, 2 wrong usage."""
     options = parser().parse_args(argv)
-    try:
-        code: int = options.run(options)
-        return code
-    except Failure as error:
-        print(f"hal-provision: {error}", file=sys.stderr)
-        return error.code
-    except KeyboardInterrupt:
-        return 1
-    except BrokenPipeError:  # `hal-provision status | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    return ended("hal-provision", lambda: options.run(options))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -125,7 +109,8 @@ def _status(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(found, indent=2))
     else:
-        from .tables import span, status
+        from ..terminal import span
+        from .tables import status
 
         print(status(found))
         age = time.time() - found["updated"]

@@ -2,30 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
+from ..terminal import span, table
+
 HEADER = ("MODEL", "STATE", "BYTES", "RATE", "ETA", "ATTEMPTS", "FROM", "WHY")
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest cell, the last one as long as it is."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
-    lines = []
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        lines.append("  ".join([*cells, row[-1]]).rstrip())
-    return "\n".join(lines)
-
-
-def span(seconds: float) -> str:
-    """A time span in its two largest units."""
-    left = max(0, int(seconds))
-    for size, unit, smaller, name in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if left >= size:
-            rest = left % size // smaller
-            return f"{left // size} {unit} {rest} {name}" if rest else f"{left // size} {unit}"
-    return f"{left} s"
 
 
 def status(found: dict[str, Any]) -> str:

@@ -9,6 +9,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from ..terminal import Failure, ended
+
 if TYPE_CHECKING:
     import argparse
 
@@ -37,14 +39,6 @@ Shows and changes which engine serves. All requests go on while engines are swit
 ENDS = "Exit status: 0 done, 1 it did not work (with the reason), 2 wrong usage."
 
 
-class Failure(Exception):  # noqa: N818 (what a command ends with)
-    """Why a command failed, in a line, and its exit status."""
-
-    def __init__(self, text: str, code: int = 1) -> None:
-        super().__init__(text)
-        self.code = code
-
-
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 it did not work, 2 wrong usage."""
     words = sys.argv[1:] if argv is None else argv
@@ -53,15 +47,7 @@ def main(argv: list[str] | None = None) -> int:
 
         return run(*words[1:])
     options = parser().parse_args(words)
-    try:
-        code: int = options.run(options)
-        return code
-    except Failure as error:
-        print(f"hal-selector: {error}", file=sys.stderr)
-        return error.code
-    except BrokenPipeError:  # `hal-selector status | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    return ended("hal-selector", lambda: options.run(options))
 
 
 def parser() -> argparse.ArgumentParser:

@@ -5,29 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..terminal import span, table
 from .routes import Rule
 
 HEADER = ("ENGINE", "ACTIVE", "HEALTHY", "STATE", "SINCE", "STREAMS", "REASON")
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest cell, the last one as long as it is."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
-    lines = []
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        lines.append("  ".join([*cells, row[-1]]).rstrip())
-    return "\n".join(lines)
-
-
-def ago(seconds: float) -> str:
-    """A time span in its two largest units."""
-    left = max(0, int(seconds))
-    for size, unit, smaller, name in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if left >= size:
-            rest = left % size // smaller
-            return f"{left // size} {unit} {rest} {name}" if rest else f"{left // size} {unit}"
-    return f"{left} s"
 
 
 def status(found: dict[str, Any]) -> str:
@@ -37,7 +18,7 @@ def status(found: dict[str, Any]) -> str:
         streams = "" if engine["streams"] is None else str(engine["streams"])
         active = ("yes" if engine["active"] else "no") if engine["selectable"] else "by route"
         healthy = "yes" if engine["healthy"] else "no"
-        cells = (engine["name"], active, healthy, engine["state"], ago(engine["since"]), streams)
+        cells = (engine["name"], active, healthy, engine["state"], span(engine["since"]), streams)
         rows.append((*cells, engine["reason"]))
     return "\n".join([table(rows), "", *_models(found), *_lines(found)])
 
@@ -55,12 +36,12 @@ def _lines(found: dict[str, Any]) -> list[str]:
         switch = found["switch"]
         source = switch["from"] or "none"
         lines.append(
-            f"switching from {source} to {switch['to']} for {ago(switch['seconds'])}: {switch['stage']} "
+            f"switching from {source} to {switch['to']} for {span(switch['seconds'])}: {switch['stage']} "
             f"({switch['reason']})"
         )
     last = found["last_switch"]
     if last and not last["ok"]:
-        lines.append(f"the last switch, to {last['to']}, failed {ago(last['ago'])} ago: {last['reason']}")
+        lines.append(f"the last switch, to {last['to']}, failed {span(last['ago'])} ago: {last['reason']}")
     if found["drained"]:
         lines.append("drained: no requests are served until `hal-selector undrain`")
     if found["hopeless"]:
@@ -91,7 +72,7 @@ def explained(found: dict[str, Any]) -> str:
     lines += [f"  {name}: {why}" for name, why in found["why"].items()]
     lines += ["", "Decisions, the latest first:"]
     decisions = [
-        (f"  {ago(one['ago'])} ago", one["what"] + (f": {one['why']}" if one["why"] else ""))
+        (f"  {span(one['ago'])} ago", one["what"] + (f": {one['why']}" if one["why"] else ""))
         for one in reversed(found["decisions"])
     ]
     lines.append(table(decisions) if decisions else "  none yet")

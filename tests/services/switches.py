@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.selector.cli import Failure
 from services.selector.cli import ask as command
+from services.terminal import Failure
 from tests.services.pair import Pair
 
 

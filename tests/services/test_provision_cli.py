@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from services import terminal
 from services.provisioner import cli, route, space, tables
 from services.provisioner.erofs import Image, NotAPack
 from services.provisioner.seal import seal
@@ -145,7 +146,7 @@ def test_bytes_and_times_as_people_read_them() -> None:
     assert [space.size(number) for number in (0, 999, 1000, 98_362_432, 4.7e9, 2e12)] == [
         *("0 B", "999 B", "1 kB", "98.4 MB", "4.7 GB", "2 TB")
     ]
-    assert [tables.span(number) for number in (0, 59, 60, 3661, 90_000)] == [
+    assert [terminal.span(number) for number in (0, 59, 60, 3661, 90_000)] == [
         *("0 s", "59 s", "1 min", "1 h 1 min", "1 d 1 h")
     ]
 

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from services.selector import commands, control, environment, gateway, hardware, probe, store, tables, tokens
+from services import terminal
+from services.selector import commands, control, environment, gateway, hardware, probe, store, tokens
 from services.selector.config import Config, EngineConfig, Needs
 from services.selector.core.events import BY_HAND, OrderDone, OrderFailed, Saved, Unit, UnitSeen, Verb
 from services.selector.environment import VariableError, applied
@@ -490,7 +491,7 @@ def test_any_reason_of_an_endpoint_elsewhere(value: bytes) -> None:
     [(-1, "0 s"), (59, "59 s"), (60, "1 min"), (61, "1 min 1 s"), (7260, "2 h 1 min"), (90000, "1 d 1 h")],
 )
 def test_time_spans(seconds: float, text: str) -> None:
-    assert tables.ago(seconds) == text
+    assert terminal.span(seconds) == text
 
 
 def test_a_death_is_seen_once(tmp_path: Path) -> None:
