@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hal.engines import ArchiveArtifact, load_engine
 from hal.lock import load_lock
 from hal.sandbox import Sandbox
 from hal.tools import digest
+from tests.misbehaving.server import MisbehavingServer, misbehaving_server
 from tests.ollama import archive
 
 # A slow moment of the machine is no failure of the property.
@@ -33,6 +35,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="an engine's real release archive in the place of the tests' stand-in, as in `hal build`",
     )
     group.addoption("--out", type=Path, default=ROOT / "build", help="where builds go")
+
+
+@pytest.fixture(scope="module")
+def one_server() -> Iterator[MisbehavingServer]:
+    """The server behind `server`, for what cannot have a fresh one for each try (properties)."""
+    with misbehaving_server() as server:
+        yield server
+
+
+@pytest.fixture
+def server(one_server: MisbehavingServer) -> MisbehavingServer:
+    """A server without files and without misdeeds yet."""
+    one_server.clear()
+    return one_server
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ from services.provisioner.pins import PinnedFile
 from services.provisioner.places import places
 from services.provisioner.session import Network
 from services.provisioner.transfer import Limits, Part, StoppedError, TransientError, fetch
-from tests.misbehaving.server import Fault, MisbehavingServer, misbehaving_server, unused_url
+from tests.misbehaving.server import Fault, MisbehavingServer, unused_url
 from tests.services import provision_cases
 from tests.services.provision_cases import (
     CASES,
@@ -40,18 +39,6 @@ KINDS = (
     *("truncate", "reset", "short", "unsized", "wrong-range", "no-range"),
     *("changed", "long", "garbage", "little"),
 )
-
-
-@pytest.fixture(scope="module")
-def one_server() -> Iterator[MisbehavingServer]:
-    with misbehaving_server() as server:
-        yield server
-
-
-@pytest.fixture
-def server(one_server: MisbehavingServer) -> MisbehavingServer:
-    one_server.clear()
-    return one_server
 
 
 @pytest.fixture

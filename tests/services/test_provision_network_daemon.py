@@ -7,7 +7,6 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,25 +16,13 @@ from services.provisioner.daemon import Daemon
 from services.provisioner.pins import HttpsSource, HuggingfaceSource, OllamaSource, PinnedFile
 from tests.misbehaving.hub import add_repository
 from tests.misbehaving.registry import add_tag
-from tests.misbehaving.server import Fault, MisbehavingServer, misbehaving_server
+from tests.misbehaving.server import Fault, MisbehavingServer
 from tests.services import provision_cases
 from tests.services.provision_cases import CASES, CONTENT, PROTOCOLS, REVISION, SHA256, SIZE, STALL, Case, at
 from tests.services.provision_pins import as_json, configuration, pinned_model
 
 ROOT = Path(__file__).resolve().parents[2]
 HASTY = Policy(first=0.01, factor=1.5, jitter=0.0, cap=0.05, stall=STALL)
-
-
-@pytest.fixture(scope="module")
-def one_server() -> Iterator[MisbehavingServer]:
-    with misbehaving_server() as server:
-        yield server
-
-
-@pytest.fixture
-def server(one_server: MisbehavingServer) -> MisbehavingServer:
-    one_server.clear()
-    return one_server
 
 
 def run(config: Config) -> dict[str, object]:

@@ -7,7 +7,6 @@ import hashlib
 import random
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,7 @@ from hal.fetch import Fetcher, GoneError, MissingError, WrongContentError
 from hal.lock import Artifact, DebianPackage
 from hal.sources import Mirrors
 from hal.transfer import Part, Patience
-from tests.misbehaving.server import Fault, MisbehavingServer, misbehaving_server, unused_url
+from tests.misbehaving.server import Fault, MisbehavingServer, unused_url
 
 HASTY = Patience(connect=2.0, stall=0.3, least_rate=1000.0, attempts=3, first_pause=0.001, longest_pause=0.01)
 CONTENT = random.Random(1).randbytes(300_000)
@@ -42,22 +41,6 @@ class Told:
 
     def note(self, text: str) -> None:
         self.notes.append(text)
-
-
-@pytest.fixture(scope="module")
-def one_server() -> Iterator[MisbehavingServer]:
-    with misbehaving_server() as server:
-        yield server
-
-
-@pytest.fixture
-def server(one_server: MisbehavingServer) -> MisbehavingServer:
-    one_server.files.clear()
-    one_server.faults.clear()
-    one_server.redirects.clear()
-    one_server.requests.clear()
-    one_server.always = None
-    return one_server
 
 
 @pytest.fixture
