@@ -8,18 +8,18 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from .bandwidth import Bucket
 from .config import Config
-from .disk import FULL
-from .events import Event, Fetch, FetchEnded, Outcome
+from .core.events import Event, Fetch, FetchEnded, Outcome
+from .disk.calls import FULL
+from .disk.part import Part
+from .disk.store import Store
 from .failures import PermanentError, StoppedError, TransientError
-from .part import Part
+from .network.bandwidth import Bucket
+from .network.places import Place
 from .pins import PinnedFile
-from .places import Place
-from .store import Store
 
 if TYPE_CHECKING:
-    from .session import Network
+    from .network.session import Network
 
 
 class Source(NamedTuple):
@@ -164,7 +164,7 @@ class Attempts:
     def _fetch(
         self, running: _Running, file: PinnedFile, place: Place, progress: Callable[[int], None]
     ) -> None:
-        from .transfer import Limits, fetch
+        from .network.transfer import Limits, fetch
 
         if running.part is None:
             running.part = Part(self.store.part(file.sha256), file.size, self.store.disk, running.stop)
@@ -182,7 +182,7 @@ class Attempts:
         )
 
     def _shared_network(self) -> Network:
-        from .session import Network
+        from .network.session import Network
 
         with self._lock:
             if self._network is None:

@@ -162,7 +162,7 @@ def _say(config: Config, descriptor: int | None = None, **command: Any) -> dict[
 
 
 def _progress(answer: dict[str, Any]) -> None:
-    from .space import size
+    from .core.space import size
 
     if sys.stderr.isatty():
         print(f"\r{size(answer.get('bytes', 0))} read ", end="", file=sys.stderr, flush=True)
@@ -203,7 +203,7 @@ def _reading(model: dict[str, Any]) -> bool:
 
 
 def _prune(options: argparse.Namespace) -> int:
-    from .space import size
+    from .core.space import size
 
     answer = _say(_config(options), do="prune", old=options.old)
     for path in answer["removed"]:

@@ -7,10 +7,10 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import importing
 from .control import Answer
-from .events import Event, Imported, Retried, Reverified
-from .state import Stage
+from .core.events import Event, Imported, Retried, Reverified
+from .core.state import Stage
+from .disk import importing
 
 if TYPE_CHECKING:
     from .daemon import Daemon

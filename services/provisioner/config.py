@@ -37,7 +37,7 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._
 
 
 class Policy(NamedTuple):
-    """How failures are met; times in seconds (services/provisioner/policy.py).
+    """How failures are met; times in seconds (services/provisioner/core/policy.py).
 
     `attempts` failures in a row end a round; the waits between them grow from `first` by `factor` up to
     `cap`, give or take the share `jitter`. No byte for `stall` seconds is a failure. A model has `deadline`

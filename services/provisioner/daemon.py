@@ -10,13 +10,14 @@ import signal
 import sys
 import time
 
-from . import core, journal, packs, route, state, status
+from . import status
 from .attempts import Attempts, Source
 from .commands import Asked, Commands
 from .config import CONFIG, Config, ConfigError, read
 from .control import Control
-from .disk import PRIVATE, SHARED, Disk, replace
-from .events import (
+from .core import state
+from .core import steps as core
+from .core.events import (
     Action,
     Do,
     Event,
@@ -30,14 +31,17 @@ from .events import (
     StopFetch,
     Tick,
 )
-from .jobs import Jobs
-from .markers import Markers
-from .meter import Meter
+from .core.state import Stage, State
+from .disk import journal, packs
+from .disk.calls import PRIVATE, SHARED, Disk, replace
+from .disk.jobs import Jobs
+from .disk.markers import Markers
+from .disk.store import Store
+from .disk.tree import ensure_folder
+from .network import route
+from .network.meter import Meter
+from .network.places import places
 from .notify import Notify
-from .places import places
-from .state import Stage, State
-from .store import Store
-from .tree import ensure_folder
 
 BUSY_INTERVAL, IDLE_INTERVAL = 1.0, 5.0
 """Seconds between two looks at the disk's space, the network and the rates."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from . import space
+from .core import space
+from .core.state import File, Model, Stage, State, Trouble
 from .pins import IMPORT
-from .state import File, Model, Stage, State, Trouble
 
 VERSION = 1
 

@@ -13,7 +13,7 @@ def status(found: dict[str, Any]) -> str:
     """`hal-provision status`."""
     if not found["models"]:
         return "this appliance has no models"
-    from .space import size
+    from .core.space import size
 
     rows = [HEADER]
     for model in found["models"]:

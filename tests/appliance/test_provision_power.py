@@ -16,7 +16,7 @@ import pytest
 
 from hal.errors import HalError
 from hal.qemu import http_probe
-from services.provisioner.part import SYNC_SECONDS
+from services.provisioner.disk.part import SYNC_SECONDS
 from tests import tiny_model
 from tests.appliance.conftest import Appliance, Boot, Build, Image
 from tests.appliance.provisioning import MIB, Mirror, Model, StatePartition, padded, pins

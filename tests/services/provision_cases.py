@@ -15,11 +15,18 @@ from email.utils import formatdate
 from pathlib import Path
 
 from services.provisioner.config import Config, Mirrors, Policy
+from services.provisioner.core.policy import End, Failure, Schedule, failed
+from services.provisioner.network.places import places
+from services.provisioner.network.session import Network
+from services.provisioner.network.transfer import (
+    Limits,
+    Part,
+    PermanentError,
+    StoppedError,
+    TransientError,
+    fetch,
+)
 from services.provisioner.pins import HttpsSource, HuggingfaceSource, OllamaSource, PinnedFile
-from services.provisioner.places import places
-from services.provisioner.policy import End, Failure, Schedule, failed
-from services.provisioner.session import Network
-from services.provisioner.transfer import Limits, Part, PermanentError, StoppedError, TransientError, fetch
 from tests.misbehaving.hub import add_repository
 from tests.misbehaving.registry import add_tag
 from tests.misbehaving.server import Fault, MisbehavingServer, misbehaving_server

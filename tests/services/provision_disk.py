@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from services.provisioner.disk import Disk
+from services.provisioner.disk.calls import Disk
 
 
 class PowerCut(BaseException):

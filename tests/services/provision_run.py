@@ -7,14 +7,16 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from services.provisioner import core, journal, state
 from services.provisioner.config import Config
-from services.provisioner.disk import FULL, Disk
-from services.provisioner.events import Do, Event, Fetch, FetchEnded, JobDone, Measured, Outcome, Save
-from services.provisioner.jobs import Jobs
-from services.provisioner.markers import Markers
-from services.provisioner.part import Part
-from services.provisioner.store import Store
+from services.provisioner.core import state
+from services.provisioner.core import steps as core
+from services.provisioner.core.events import Do, Event, Fetch, FetchEnded, JobDone, Measured, Outcome, Save
+from services.provisioner.disk import journal
+from services.provisioner.disk.calls import FULL, Disk
+from services.provisioner.disk.jobs import Jobs
+from services.provisioner.disk.markers import Markers
+from services.provisioner.disk.part import Part
+from services.provisioner.disk.store import Store
 
 CHUNK = 1000
 

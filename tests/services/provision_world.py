@@ -9,9 +9,10 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from services.provisioner import core, state
 from services.provisioner.config import Config
-from services.provisioner.events import (
+from services.provisioner.core import state
+from services.provisioner.core import steps as core
+from services.provisioner.core.events import (
     Action,
     Do,
     Event,

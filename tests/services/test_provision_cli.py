@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from services import terminal
-from services.provisioner import cli, route, space, tables
-from services.provisioner.erofs import Image, NotAPack
-from services.provisioner.seal import seal
+from services.provisioner import cli, tables
+from services.provisioner.core import space
+from services.provisioner.disk.erofs import Image, NotAPack
+from services.provisioner.disk.seal import seal
+from services.provisioner.network import route
 from tests.services.provision_pins import as_json, configuration, content, pinned_file, pinned_model
 
 ROOT = Path(__file__).resolve().parents[2]

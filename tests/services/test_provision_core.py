@@ -10,9 +10,18 @@ from hypothesis import strategies as st
 
 from services.provisioner import status
 from services.provisioner.config import Policy
-from services.provisioner.events import Job, JobDone, Measured, Outcome, Retried, Reverified, RouteSeen, Tick
+from services.provisioner.core.events import (
+    Job,
+    JobDone,
+    Measured,
+    Outcome,
+    Retried,
+    Reverified,
+    RouteSeen,
+    Tick,
+)
+from services.provisioner.core.state import Found, Saved, Stage, Trouble, initial, to_save
 from services.provisioner.pins import Pack
-from services.provisioner.state import Found, Saved, Stage, Trouble, initial, to_save
 from tests.services.provision_pins import configuration, content, pinned_file, pinned_model
 from tests.services.provision_world import World, happen, models
 

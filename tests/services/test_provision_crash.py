@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from services.provisioner.config import Config, Policy
-from services.provisioner.disk import Disk
+from services.provisioner.disk.calls import Disk
 from services.provisioner.pins import PinnedModel
 from tests.services.provision_disk import Breaking, Forgetful, PowerCut, Small
 from tests.services.provision_pins import configuration, content, pinned_file, pinned_model

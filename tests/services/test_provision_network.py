@@ -11,13 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.provisioner.bandwidth import Bucket
 from services.provisioner.config import Mirrors
-from services.provisioner.disk import Disk
+from services.provisioner.disk.calls import Disk
+from services.provisioner.network.bandwidth import Bucket
+from services.provisioner.network.places import places
+from services.provisioner.network.session import Network
+from services.provisioner.network.transfer import Limits, Part, StoppedError, TransientError, fetch
 from services.provisioner.pins import PinnedFile
-from services.provisioner.places import places
-from services.provisioner.session import Network
-from services.provisioner.transfer import Limits, Part, StoppedError, TransientError, fetch
 from tests.misbehaving.server import Fault, MisbehavingServer, unused_url
 from tests.services import provision_cases
 from tests.services.provision_cases import (

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from services.provisioner import huggingface, ollama
 from services.provisioner.config import Config, Mirrors
+from services.provisioner.network import huggingface, ollama
+from services.provisioner.network.places import places
+from services.provisioner.network.session import Network
 from services.provisioner.pins import HuggingfaceSource, OllamaSource, PinnedFile
-from services.provisioner.places import places
-from services.provisioner.session import Network
 from tests.misbehaving.certificates import Authority
 from tests.misbehaving.hub import Repository, add_repository, refusal
 from tests.misbehaving.registry import Tag, add_tag

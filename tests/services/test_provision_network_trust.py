@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from services.provisioner.config import Config
+from services.provisioner.network.session import Network, direct
 from services.provisioner.pins import HttpsSource, PinnedFile
-from services.provisioner.session import Network, direct
 from tests.misbehaving.certificates import Authority
 from tests.misbehaving.proxy import Proxy, forward_proxy
 from tests.misbehaving.server import MisbehavingServer, misbehaving_server, unused_url

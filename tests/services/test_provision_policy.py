@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from services.provisioner import policy
 from services.provisioner.config import Policy
-from services.provisioner.policy import End, Failure, Schedule
+from services.provisioner.core import policy
+from services.provisioner.core.policy import End, Failure, Schedule
 
 SIZE = 100_000_000
 

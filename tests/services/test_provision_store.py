@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from services.provisioner.config import Config
-from services.provisioner.disk import Disk
-from services.provisioner.events import Do, Job, JobDone
-from services.provisioner.jobs import Jobs
-from services.provisioner.markers import Markers
+from services.provisioner.core.events import Do, Job, JobDone
+from services.provisioner.core.state import Found
+from services.provisioner.disk.calls import Disk
+from services.provisioner.disk.jobs import Jobs
+from services.provisioner.disk.markers import Markers
+from services.provisioner.disk.store import Store
+from services.provisioner.disk.verify import verify
 from services.provisioner.pins import PinnedModel
-from services.provisioner.state import Found
-from services.provisioner.store import Store
-from services.provisioner.verify import verify
 from tests.services.provision_pins import configuration, content, pinned_file, pinned_model
 from tests.services.provision_run import leftovers, shown
 

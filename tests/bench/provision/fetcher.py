@@ -15,10 +15,10 @@ import time
 from memory import peak
 
 from services.provisioner.config import Config
+from services.provisioner.network.places import places
+from services.provisioner.network.session import Network
+from services.provisioner.network.transfer import Limits, Part, fetch
 from services.provisioner.pins import HttpsSource, PinnedFile
-from services.provisioner.places import places
-from services.provisioner.session import Network
-from services.provisioner.transfer import Limits, Part, fetch
 
 
 def main(url: str, size: int, sha256: str, path: str) -> None:

@@ -10,10 +10,10 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 
-from . import space
-from .disk import FULL
+from ..core import space
+from ..pins import PinnedFile
+from .calls import FULL
 from .erofs import READ, Image, NotAPack
-from .pins import PinnedFile
 from .store import Store
 
 _numbers = itertools.count(1)

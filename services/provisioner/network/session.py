@@ -16,9 +16,9 @@ from urllib.parse import urljoin, urlsplit
 import requests
 from requests.adapters import HTTPAdapter
 
+from ..config import Config
+from ..failures import PermanentError, TransientError, certificate, words
 from . import tls
-from .config import Config
-from .failures import PermanentError, TransientError, certificate, words
 from .places import Place
 
 log = logging.getLogger("hal.provisioner")

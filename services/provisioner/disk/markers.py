@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 
-from .disk import SHARED, Disk, replace
-from .pins import PinnedModel
+from ..pins import PinnedModel
+from .calls import SHARED, Disk, replace
 from .tree import ensure_folder
 
 READABLE = 0o644

@@ -11,15 +11,15 @@ import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
+from ..disk.part import Part as Part
+from ..failures import PermanentError as PermanentError
+from ..failures import StoppedError as StoppedError
+from ..failures import TransientError as TransientError
+from ..pins import PinnedFile
 from . import ollama
 from .answers import Body, body, refusal
 from .bandwidth import Bucket
 from .exchange import Exchange
-from .failures import PermanentError as PermanentError
-from .failures import StoppedError as StoppedError
-from .failures import TransientError as TransientError
-from .part import Part as Part
-from .pins import PinnedFile
 from .places import Place
 from .session import Network, Opened, host
 

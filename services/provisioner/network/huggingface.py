@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import quote
 
-from .pins import HuggingfaceSource
+from ..pins import HuggingfaceSource
 
 ENDPOINT = "https://huggingface.co"
 CREDENTIAL = "provision.huggingface_credential"

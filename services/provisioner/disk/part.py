@@ -9,8 +9,8 @@ import os
 import threading
 import time
 
-from .disk import Disk, replace
-from .failures import StoppedError
+from ..failures import StoppedError
+from .calls import Disk, replace
 
 READ = 1024 * 1024
 SYNC_BYTES = 64 * 1024 * 1024

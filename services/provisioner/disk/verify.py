@@ -8,7 +8,7 @@ import stat
 from collections.abc import Callable
 from typing import NamedTuple
 
-from .pins import PinnedModel
+from ..pins import PinnedModel
 from .seal import seal
 from .tree import each_file
 

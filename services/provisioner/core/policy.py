@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
-from .config import Policy
+from ..config import Policy
 
 LONGEST_RETRY_AFTER = 600.0
 """Seconds that a server may put us off."""

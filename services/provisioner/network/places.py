@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from ..config import Config
+from ..pins import HttpsSource, HuggingfaceSource, PinnedFile
 from . import huggingface, ollama
-from .config import Config
-from .pins import HttpsSource, HuggingfaceSource, PinnedFile
 
 
 class Place(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from .pins import PinnedModel
+from ..pins import PinnedModel
 
 LARGEST = 1024 * 1024
 

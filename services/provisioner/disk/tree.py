@@ -7,7 +7,7 @@ import os
 import stat
 from collections.abc import Iterator
 
-from .disk import Disk
+from .calls import Disk
 
 
 def is_file(path: str, size: int) -> bool:

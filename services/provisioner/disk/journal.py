@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from .disk import Disk, replace
-from .state import Saved
+from ..core.state import Saved
+from .calls import Disk, replace
 
 VERSION = 1
 LARGEST = 1024 * 1024

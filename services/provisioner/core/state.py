@@ -5,8 +5,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from .config import Config
-from .pins import PinnedModel
+from ..config import Config
+from ..pins import PinnedModel
 from .policy import Schedule
 
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple
 
+from ..failures import PermanentError, TransientError
+from ..pins import HuggingfaceSource, PinnedFile
 from . import huggingface
-from .failures import PermanentError, TransientError
-from .pins import HuggingfaceSource, PinnedFile
 from .places import Place
 from .session import Opened, host
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from urllib.parse import quote
 
-from .pins import OllamaSource, PinnedFile
+from ..pins import OllamaSource, PinnedFile
 
 REGISTRY = "https://registry.ollama.ai"
 MANIFEST = "manifest.json"

@@ -19,10 +19,10 @@ import stat
 import threading
 from collections.abc import Iterator
 
-from .config import Config
-from .disk import SHARED, Disk
-from .pins import PinnedFile, PinnedModel
-from .state import Found
+from ..config import Config
+from ..core.state import Found
+from ..pins import PinnedFile, PinnedModel
+from .calls import SHARED, Disk
 from .tree import each_file, ensure_folder, is_file, remove_tree, size_of
 
 READABLE = 0o644

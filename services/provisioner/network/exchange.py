@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from .failures import PermanentError, StoppedError, TransientError, words
+from ..failures import PermanentError, StoppedError, TransientError, words
 from .session import Opened
 
 AHEAD = 8

@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from .disk import FULL
-from .events import Do, Event, Job, JobDone
+from ..core.events import Do, Event, Job, JobDone
+from ..pins import PinnedModel
+from .calls import FULL
 from .markers import Markers
-from .pins import PinnedModel
 from .seal import Kept, hold
 from .store import Store
 from .verify import verify

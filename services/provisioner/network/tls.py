@@ -11,7 +11,7 @@ import ssl
 from datetime import UTC, datetime
 from pathlib import Path
 
-from .failures import TransientError
+from ..failures import TransientError
 
 AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
 """Where distributions put all of them in one file; OpenSSL's own directory needs links by hash."""

@@ -1,0 +1,1 @@
+"""How bytes come: places, sessions, one transfer, and what goes wrong with each."""
