@@ -26,6 +26,7 @@ from hal.build import MANIFEST
 from hal.errors import HalError, UsageError
 from hal.image import DISK
 from hal.machine import (
+    QUOTE_SERVICE,
     Accelerator,
     ApplianceFiles,
     Firmware,
@@ -341,6 +342,7 @@ def _wrap(plan: Plan, tools: Sandbox) -> Wrap:
         devices = [Path("/dev/kvm")] if plan.accelerator is Accelerator.KVM else []
         if plan.machine.tee is Tee.SEV_SNP:
             devices.append(Path("/dev/sev"))
+        quotes = [QUOTE_SERVICE.parent] if plan.machine.tee is Tee.TDX and QUOTE_SERVICE.exists() else []
         firmware = plan.files.firmware
         own = firmware is None or firmware.code.is_relative_to(OVMF)
         return tools.command(
@@ -349,6 +351,7 @@ def _wrap(plan: Plan, tools: Sandbox) -> Wrap:
                 plan.directory,
                 *([] if own or firmware is None else [firmware.code]),
                 *plan.machine.credential_files,
+                *quotes,
             ],
             writable=writable,
             devices=devices,

@@ -7,6 +7,7 @@ docs/specs/tpm.rst; systemd.system-credentials(7).
 from __future__ import annotations
 
 import base64
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,6 +29,16 @@ SNP_CPU = "EPYC-v4"
 SNP_POLICY = 0x30000
 """SMT allowed, and the bit that must be one; debugging and migration stay forbidden (SEV-SNP firmware ABI
 specification, 4.3 Guest Policy)."""
+
+QUOTE_SERVICE = Path("/var/run/tdx-qgs/qgs.socket")
+"""Where the host's quote generation service listens (Intel's tdx-qgs): it signs a guest's quotes."""
+
+TDX_GUEST = {
+    "qom-type": "tdx-guest",
+    "id": "tee0",
+    "quote-generation-socket": {"type": "unix", "path": str(QUOTE_SERVICE)},
+}
+"""Without the socket a guest gets no quotes (QEMU's qapi/qom.json, TdxGuestProperties, since 10.1)."""
 
 SNP_C_BIT = 51
 """Position of the encryption bit on every EPYC that has SNP (Milan to Turin)."""
@@ -235,7 +246,7 @@ def _platform(machine: Machine, files: ApplianceFiles, accelerator: Accelerator)
                 *("-machine", f"{MACHINE_TYPE},confidential-guest-support=tee0,kernel-irqchip=split"),
                 *accel,
                 *("-cpu", accelerator.cpu),
-                *("-object", "tdx-guest,id=tee0"),
+                *("-object", json.dumps(TDX_GUEST)),
             ]
 
 

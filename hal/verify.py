@@ -15,15 +15,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hal.attest.expected import Measurements, read_measurements
+from hal.attest.collateral_file import read_collateral
 from hal.attest.policy import Policy, Tcb
 from hal.attest.tpm import read_tpm_key
 from hal.errors import HalError
+from hal.measure.document import Measurements, read
 
 if TYPE_CHECKING:
     import httpx
     import requests
 
+    from hal.attest.collateral import Collateral
     from hal.attest.verdict import Verdict
 
 __all__ = [
@@ -33,6 +35,9 @@ __all__ = [
     "attested_async_client",
     "attested_client",
     "attested_session",
+    "fetch_collateral",
+    "read_collateral",
+    "read_measurements",
     "read_tpm_key",
     "verify",
 ]
@@ -52,6 +57,22 @@ class NotVerifiedError(HalError):
         )
 
 
+def read_measurements(path: Path, key: Path | None = None) -> Measurements:
+    """The measurements in a file, or of the build in a directory; with a public `key` (PEM) only if it has
+    signed them (`hal sign --key`).
+
+    Raises:
+        HalError: they cannot be read, or are not signed by that key.
+    """
+    if key is None:
+        return read(path)
+    from hal.measure.document import parse, place
+    from hal.signatures import check_signed, read_public_key
+
+    file = place(path)
+    return parse(check_signed(file, read_public_key(key)), file)
+
+
 def verify(
     url: str, measurements: str | Path | Measurements, policy: Policy | None = None, timeout: float = TIMEOUT
 ) -> Verdict:
@@ -66,12 +87,36 @@ def verify(
     from hal.attest.verdict import Asked, judge
 
     place = parse_place(url)
-    expected = (
-        measurements if isinstance(measurements, Measurements) else read_measurements(Path(measurements))
-    )
+    expected = measurements if isinstance(measurements, Measurements) else read(Path(measurements))
     nonce = secrets.token_bytes(NONCE_BYTES)
     text, key = fetch_document(place, nonce, timeout)
     return judge(text, Asked(nonce, key), expected, policy or Policy(), datetime.now(UTC))
+
+
+def fetch_collateral(
+    url: str, *, amd: str | None = None, intel: str | None = None, timeout: float = TIMEOUT
+) -> Collateral:
+    """What AMD or Intel publish about the machine of the appliance at `url`, asked for now.
+
+    Nothing is verified by this: give it to a `Policy`. `amd` and `intel` are other base URLs than theirs.
+
+    Raises:
+        HalError: the appliance or the vendor gave no answer, or none is needed for its platform.
+    """
+    from hal.attest import vendors
+    from hal.attest.checks import UnverifiableError
+    from hal.attest.connection import fetch_document, parse_place
+    from hal.attest.document import read_evidence_document
+    from hal.attest.report_data import NONCE_BYTES
+
+    text, _ = fetch_document(parse_place(url), secrets.token_bytes(NONCE_BYTES), timeout)
+    try:
+        document = read_evidence_document(text)
+    except UnverifiableError as error:
+        raise HalError(f"{url}: {error}") from None
+    return vendors.fetch_collateral(
+        document, amd=amd or vendors.AMD, intel=intel or vendors.INTEL, timeout=timeout
+    )
 
 
 def attested_session(url: str, measurements: str | Path | Measurements, **policy: Any) -> requests.Session:

@@ -100,7 +100,7 @@ def verify_chain(
         UnverifiableError: it does not lead to one of `roots`, is not valid now, or was revoked.
     """
     certificate = load_der(leaf)
-    kind = _common_name(certificate.subject).removeprefix("SEV-")
+    kind = common_name(certificate.subject).removeprefix("SEV-")
     if kind not in ("VCEK", "VLEK"):
         raise UnverifiableError(
             CHAIN,
@@ -120,7 +120,7 @@ def verify_chain(
 def _issuer(
     certificate: x509.Certificate, kind: str, intermediates: Iterable[bytes], roots: tuple[Roots, ...]
 ) -> tuple[x509.Certificate, Roots]:
-    name = _common_name(certificate.issuer)
+    name = common_name(certificate.issuer)
     for root in roots:
         expected = f"SEV-{root.line}" if kind == "VCEK" else f"SEV-VLEK-{root.line}"
         if name != expected:
@@ -156,7 +156,7 @@ def _is_authority(certificate: x509.Certificate) -> bool:
 
 
 def _check_validity(certificate: x509.Certificate, now: datetime) -> None:
-    name = _common_name(certificate.subject)
+    name = common_name(certificate.subject)
     if now < certificate.not_valid_before_utc:
         raise UnverifiableError(
             CHAIN, f"the certificate of {name} is valid only from {certificate.not_valid_before_utc:%Y-%m-%d}"
@@ -175,7 +175,7 @@ def _check_revocation(
     except ValueError as error:
         raise UnverifiableError(CHAIN, f"the revocation list cannot be read: {error}") from None
     if not _crl_signed(crl, ark):
-        raise UnverifiableError(CHAIN, f"the revocation list is not signed by {_common_name(ark.subject)}")
+        raise UnverifiableError(CHAIN, f"the revocation list is not signed by {common_name(ark.subject)}")
     until = crl.next_update_utc
     if now < crl.last_update_utc or until is None or now > until:
         raise UnverifiableError(
@@ -188,7 +188,7 @@ def _check_revocation(
         # The list is the ARK's: a serial number in it is one of those that the ARK gave.
         if certificate.issuer == ark.subject and crl.get_revoked_certificate_by_serial_number(serial):
             raise UnverifiableError(
-                CHAIN, f"AMD revoked the certificate of {_common_name(certificate.subject)}"
+                CHAIN, f"AMD revoked the certificate of {common_name(certificate.subject)}"
             )
 
 
@@ -204,7 +204,8 @@ def _crl_signed(crl: x509.CertificateRevocationList, ark: x509.Certificate) -> b
     return True
 
 
-def _common_name(name: x509.Name) -> str:
+def common_name(name: x509.Name) -> str:
+    """The one common name; empty where there is none, or more than one."""
     found = name.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
     return str(found[0].value) if len(found) == 1 else ""
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Literal, get_args
 
+from hal.attest.collateral import Collateral
 from hal.errors import UsageError
 
 Platform = Literal["sev-snp", "tdx", "tpm"]
@@ -52,6 +53,7 @@ class Policy:
     `platform`: only this one; None: any that proves something. `minimum_tcb`: for SEV-SNP, without which
     it is refused. `tcb_statuses`: those of TDX that are accepted. `tpm_key`: the pinned attestation key as
     SubjectPublicKeyInfo (DER), without which a TPM is refused: whose TPM it is nothing else says.
+    `collateral`: what the client brings along, in the place of what the appliance serves.
     """
 
     platform: Platform | None = None
@@ -59,6 +61,7 @@ class Policy:
     minimum_tcb: Tcb | None = None
     tcb_statuses: frozenset[str] = frozenset({"UpToDate"})
     tpm_key: bytes | None = None
+    collateral: Collateral = field(default_factory=Collateral)
 
 
 def parse_tcb(text: str) -> Tcb:

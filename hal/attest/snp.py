@@ -15,9 +15,9 @@ from hal.attest.amd import CHAIN, Endorsement, Roots, amd_roots, verify_chain
 from hal.attest.certificate_table import NAMES, parse_certificate_table
 from hal.attest.checks import Check, MalformedError, UnverifiableError, equal, short
 from hal.attest.document import EvidenceDocument
-from hal.attest.expected import SnpLaunch, words
 from hal.attest.policy import Policy
 from hal.attest.snp_report import SIGNED_BY, SnpReport, parse_snp_report, tcb_of
+from hal.measure.document import SnpLaunch
 
 EVIDENCE, SIGNATURE, TCB = "evidence", "signature", "TCB"
 REPORT_DATA, GUEST_POLICY, MEASUREMENT = "report data", "guest policy", "measurement"
@@ -71,7 +71,9 @@ def _endorsement(
         )
     given = _certificates(document)
     if kind not in given:
-        raise UnverifiableError(CHAIN, f"neither the host nor the appliance gave the {kind}'s certificate")
+        raise UnverifiableError(
+            CHAIN, f"neither the host nor the appliance gave the {kind}'s certificate; give --collateral FILE"
+        )
     endorsement = verify_chain(
         given[kind], [given[name] for name in ("ASK",) if name in given], given.get("CRL"), now, roots
     )
@@ -159,7 +161,7 @@ def _measurement(report: SnpReport, shapes: tuple[SnpLaunch, ...]) -> Check:
         return Check(MEASUREMENT, False, "the measurements hold none for sev-snp")
     for shape in shapes:
         if bytes.fromhex(shape.launch_digest) == report.measurement:
-            return Check(MEASUREMENT, True, f"launch digest of {words(shape)}")
+            return Check(MEASUREMENT, True, f"launch digest of {shape.words}")
     return Check(
         MEASUREMENT,
         False,

@@ -23,18 +23,30 @@ NUMBER = 72
 POLICY_MIGRATION_AGENT = 1 << 18
 POLICY_DEBUG = 1 << 19
 
+PRODUCTS = (
+    ("Milan", 0x19, range(0x10)),
+    ("Genoa", 0x19, range(0x10, 0x20)),
+    ("Genoa", 0x19, range(0xA0, 0xB0)),  # Bergamo and Siena, whose certificates are Genoa's
+    ("Turin", 0x1A, range(0x20)),
+)
+"""Product lines by family and models (CPUID 1, with the extended parts added)."""
+
 SIGNED_BY = {0: "VCEK", 1: "VLEK"}
 """KEY_INFO's SIGNING_KEY; 7 means that nothing signed."""
 
 
 @dataclass(frozen=True)
 class SnpReport:
-    """A report's fields. TCB versions stay bytes: what they mean depends on the product (see `tcb_of`)."""
+    """A report's fields. TCB versions stay bytes: what they mean depends on the product (see `tcb_of`).
+
+    `line` is the product line that the report itself names, None where it names none (before version 3).
+    """
 
     version: int
     policy: int
     vmpl: int
     signing_key: int
+    line: str | None
     report_data: bytes
     measurement: bytes
     current_tcb: bytes
@@ -84,6 +96,7 @@ def parse_snp_report(data: bytes) -> SnpReport:
         policy=number(0x08, 8),
         vmpl=number(0x30, 4),
         signing_key=number(0x48, 4) >> 2 & 7,
+        line=_line(data[0x188], data[0x189]) if version >= 3 else None,
         report_data=data[0x50:0x90],
         measurement=data[0x90:0xC0],
         current_tcb=data[0x38:0x40],
@@ -95,6 +108,11 @@ def parse_snp_report(data: bytes) -> SnpReport:
         r=number(SIGNED, NUMBER),
         s=number(SIGNED + NUMBER, NUMBER),
     )
+
+
+def _line(family: int, model: int) -> str | None:
+    """The product line of a processor (CPUID_FAM_ID, CPUID_MOD_ID), by whose name AMD has its roots."""
+    return next((line for line, known, models in PRODUCTS if family == known and model in models), None)
 
 
 def tcb_of(value: bytes, line: str) -> Tcb:

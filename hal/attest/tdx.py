@@ -14,9 +14,8 @@ from typing import Any, Protocol, cast
 from hal.attest.checks import Check, MalformedError, UnverifiableError, equal, short
 from hal.attest.document import EvidenceDocument
 from hal.attest.eventlog import parse_event_log, rtmrs
-from hal.attest.expected import TdxRegisters
-from hal.attest.expected import words as described
 from hal.attest.policy import Policy
+from hal.measure.document import TdxRegisters
 
 EVIDENCE, QUOTE, TCB = "evidence", "quote", "TCB"
 REPORT_DATA, GUEST_POLICY, EVENT_LOG, MEASUREMENT = "report data", "guest policy", "event log", "measurement"
@@ -119,7 +118,9 @@ def _verified(quote: bytes, collateral: object, now: datetime) -> tuple[str, lis
     """The TCB status and Intel's advisories that apply, of a quote that is genuine."""
     if not collateral:
         raise UnverifiableError(
-            QUOTE, "the appliance gave no collateral: Intel's TCB info, identities and CRLs"
+            QUOTE,
+            "the appliance gave none of Intel's collateral (TCB info, identities, CRLs); "
+            "give --collateral FILE",
         )
     qvl = _qvl()
     try:
@@ -173,10 +174,8 @@ def _measurement(found: dict[str, bytes], shapes: tuple[TdxRegisters, ...]) -> C
     for shape in shapes:
         wrong = [name for name in NAMES if found[name] != bytes.fromhex(getattr(shape, name))]
         if not wrong:
-            return Check(MEASUREMENT, True, described(shape))
+            return Check(MEASUREMENT, True, shape.words)
         differing.append((len(wrong), wrong, shape))
     _, wrong, shape = min(differing, key=lambda one: one[0])
     words = "; ".join(f"{name.upper()} {short(found[name])}: {MEANING[name]}" for name in wrong)
-    return Check(
-        MEASUREMENT, False, f"none of {len(shapes)} known; nearest is {described(shape)}, but {words}"
-    )
+    return Check(MEASUREMENT, False, f"none of {len(shapes)} known; nearest is {shape.words}, but {words}")

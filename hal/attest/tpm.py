@@ -18,7 +18,6 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from hal.attest.checks import Check, MalformedError, UnverifiableError, equal, short
 from hal.attest.document import EvidenceDocument
 from hal.attest.eventlog import parse_event_log, pcrs
-from hal.attest.expected import TpmPcrs, pcr_values
 from hal.attest.policy import Policy
 from hal.attest.report_data import qualifying_data
 from hal.attest.tpm_structures import (
@@ -38,6 +37,7 @@ from hal.attest.tpm_structures import (
     parse_tpm_signature,
 )
 from hal.errors import UsageError
+from hal.measure.document import TpmPcrs
 
 EVIDENCE, KEY, SIGNATURE = "evidence", "attestation key", "signature"
 REPORT_DATA, EVENT_LOG, MEASUREMENT = "report data", "event log", "measurement"
@@ -186,7 +186,7 @@ def _measurement(values: dict[int, bytes], shapes: tuple[TpmPcrs, ...]) -> Check
         return Check(MEASUREMENT, False, "the measurements hold none for tpm")
     differing = []
     for shape in shapes:
-        wanted = pcr_values(shape)
+        wanted = shape.values
         if missing := sorted(set(wanted) - set(values)):
             return Check(
                 MEASUREMENT,

@@ -114,7 +114,10 @@ def with_firmware(known: Measurements, files: Files, wishes: Wishes) -> Measurem
     platforms = Platforms(
         sev_snp=launches,
         tdx=tuple(registers),
-        tpm=(TpmPcrs(firmware_sha256=_sha256(files.ovmf.read_bytes()), pcrs=tpm.pcrs(uki)),),
+        tpm=(
+            TpmPcrs(firmware_sha256=_sha256(files.ovmf.read_bytes()), pcrs=tpm.pcrs(uki)),
+            TpmPcrs(secure_boot=True, pcrs=tpm.pcrs(uki, secure_boot=True)),
+        ),
     )
     changes = {"platforms": platforms, "partial": Parts(tdx=parts), "refused": tuple(_refused(wishes))}
     return known.model_copy(update=changes)

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from hal.errors import HalError
 from hal.strict import Many, Matching, Sha256, Value
@@ -21,6 +22,19 @@ SCHEMA_FILE = Path(__file__).with_name("measurements.schema.json")
 
 Hex384 = Annotated[str, Matching(r"^[0-9a-f]{96}$", "48 bytes as 96 small hexadecimal digits")]
 Platform = Literal["sev-snp", "tdx", "tpm"]
+
+NEEDED_PCRS = frozenset({4, 11, 12})
+"""Without these, a TPM's entry would not say what was booted, nor with which command line."""
+
+PCRS = range(24)
+
+
+def _pcrs_that_say_what_booted(pcrs: Mapping[str, str]) -> Mapping[str, str]:
+    if not pcrs.keys() <= set(map(str, PCRS)) or not pcrs.keys() >= set(map(str, NEEDED_PCRS)):
+        words = "name the PCRs {named}; they need {needed}, which say what was booted, and others up to 23"
+        named = {"named": ", ".join(pcrs) or "none", "needed": ", ".join(map(str, sorted(NEEDED_PCRS)))}
+        raise PydanticCustomError("pcrs", words, named)
+    return pcrs
 
 
 class Image(Value):
@@ -50,6 +64,11 @@ class SnpLaunch(Value):
     firmware_sha256: Sha256
     launch_digest: Hex384 = Field(description="MEASUREMENT of the attestation report")
 
+    @property
+    def words(self) -> str:
+        """This shape of machine in a few words."""
+        return f"{self.vcpus} vCPUs {self.vcpu_type}, firmware {self.firmware_sha256[:12]}…"
+
 
 class TdxRegisters(Value):
     """A TDX machine with all its registers."""
@@ -64,6 +83,12 @@ class TdxRegisters(Value):
     rtmr1: Hex384
     rtmr2: Hex384
     rtmr3: Hex384
+
+    @property
+    def words(self) -> str:
+        """This shape of machine in a few words."""
+        size = f"{self.vcpus} vCPUs, {self.memory >> 20} MiB"
+        return f"{self.boot} boot, {size}, firmware {self.firmware_sha256[:12]}…"
 
 
 class TdxPart(Value):
@@ -84,7 +109,15 @@ class TpmPcrs(Value):
     firmware_sha256: Sha256 | None = Field(
         default=None, description="the firmware that this was seen with; no PCR here depends on it"
     )
-    pcrs: Mapping[str, Sha256] = Field(description="by number, of the SHA-256 bank")
+    secure_boot: bool = Field(default=False, description="whether firmware asks for signatures (PCR 4)")
+    pcrs: Annotated[Mapping[str, Sha256], AfterValidator(_pcrs_that_say_what_booted)] = Field(
+        description="by number, of the SHA-256 bank"
+    )
+
+    @property
+    def values(self) -> dict[int, bytes]:
+        """The PCRs by number, in order."""
+        return {number: bytes.fromhex(self.pcrs[str(number)]) for number in sorted(map(int, self.pcrs))}
 
 
 class Platforms(Value):
@@ -129,17 +162,32 @@ class Measurements(Value):
         return json.dumps(self.model_dump(mode="json", by_alias=True), indent=1, sort_keys=True) + "\n"
 
 
+def place(path: Path) -> Path:
+    """The document's file; a directory stands for the build in it."""
+    return path / NAME if path.is_dir() else path
+
+
 def read(path: Path) -> Measurements:
-    """Read a document; a directory stands for the build in it.
+    """Read a document, or that of the build in a directory.
 
     Raises:
         HalError: there is none, or it is not valid.
     """
-    file = path / NAME if path.is_dir() else path
+    file = place(path)
     try:
-        return Measurements.model_validate_json(file.read_bytes())
+        return parse(file.read_bytes(), file)
     except OSError as error:
         raise HalError(f"{file}: {error.strerror}", "`hal build SPEC` writes one") from None
+
+
+def parse(data: bytes, file: Path) -> Measurements:
+    """The document in `data`; `file` names it in errors.
+
+    Raises:
+        HalError: it is not valid.
+    """
+    try:
+        return Measurements.model_validate_json(data)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the document"

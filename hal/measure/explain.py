@@ -93,7 +93,7 @@ def _firmware(document: Measurements) -> dict[str, str]:
     found = {
         "sev-snp firmware": {launch.firmware_sha256 for launch in platforms.sev_snp},
         "tdx firmware": {part.firmware_sha256 for part in document.partial.tdx},
-        "tpm firmware": {entry.firmware_sha256 or "" for entry in platforms.tpm},
+        "tpm firmware": {entry.firmware_sha256 for entry in platforms.tpm if entry.firmware_sha256},
     }
     return {name: " ".join(sorted(digests)) for name, digests in found.items() if digests}
 

@@ -1,6 +1,7 @@
 """A TPM's PCRs after OVMF has started the appliance's UKI from its disk.
 
-PCR 4  what firmware starts: the UKI, and the kernel in it, which the stub has firmware load
+PCR 4  what firmware starts: the UKI, and the kernel in it, which the stub has firmware load; with secure boot
+       on, the stub vouches for the kernel in firmware's place, and the UKI alone is measured
 PCR 11 the UKI's sections, by systemd-stub
 PCR 12 what the host gives the stub beside the UKI (command line, credentials, extensions): nothing, so zeros
 
@@ -24,10 +25,11 @@ BOOT_OPTION = b"Calling EFI Application from Boot Option"
 """What firmware measures when it turns to the boot options (EV_EFI_ACTION)."""
 
 
-def pcrs(uki: bytes) -> Mapping[str, str]:
-    """PCR 4, 11 and 12, in hex, for an appliance that is started as this UKI."""
+def pcrs(uki: bytes, *, secure_boot: bool = False) -> Mapping[str, str]:
+    """PCR 4, 11 and 12, in hex, for an appliance that is started as this UKI, with secure boot on or off."""
     program = pe.parse(uki, "uki.efi")
-    loaded = [program.authenticode(BANK), kernel_of(program).authenticode(BANK)]
+    kernel = kernel_of(program).authenticode(BANK)
+    loaded = [program.authenticode(BANK), *([] if secure_boot else [kernel])]
     started = [digest(BANK, BOOT_OPTION), digest(BANK, SEPARATOR), *loaded]
     return {
         "4": replayed(BANK, started).hex(),

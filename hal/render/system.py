@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hal.engines import Engine
 from hal.engines.environment import engine_environment
 from hal.packref import PackRef
-from hal.render import arriving, attestor, resolver
+from hal.render import arriving, attestor, resolver, sysctl
 from hal.render.files import MASK, RenderedFile, text
 from hal.render.selector import GROUP, GROUP_ID
 from hal.render.systemd import UNITS
@@ -130,7 +130,7 @@ def files(loaded: LoadedSpec, packs: Sequence[PackRef]) -> dict[str, RenderedFil
         # No comment in it: a few lines of C in the initrd read it.
         "/usr/lib/hal/packs": RenderedFile("".join(f"{pack.line()}\n" for pack in packs)),
     }
-    found |= resolver.files(loaded) | arriving.files(loaded)
+    found |= sysctl.files(loaded) | resolver.files(loaded) | arriving.files(loaded)
     for engine in loaded.engines:
         found[f"/etc/hal/engines/{engine.name}.env"] = text(
             "engine.env", loaded, engine=engine, variables=environment(loaded, engine)
@@ -143,6 +143,7 @@ def systemd_files(loaded: LoadedSpec) -> dict[str, RenderedFile]:
     found = {
         # Empty: systemd makes one for each boot and keeps it in memory (machine-id(5)).
         "/etc/machine-id": RenderedFile("", 0o444),
+        "/etc/systemd/system.conf.d/hal.conf": text("system.conf", loaded),
         "/etc/systemd/journald.conf.d/hal.conf": text("journald.conf", loaded),
         "/etc/systemd/network/20-wired.network": text("wired.network", loaded),
         "/etc/systemd/system/systemd-networkd.service.d/hal.conf": text("networkd.conf", loaded),

@@ -14,6 +14,7 @@
 
 #define SYSROOT "/sysroot"
 #define ROOT_WAIT_MS 10000
+#define SETTINGS "/usr/lib/sysctl.d/hal.conf"
 
 static void mount_or_die(const char *type, const char *target, unsigned long flags, const char *data)
 {
@@ -131,6 +132,9 @@ static void run_init(void)
 	 * either, which without libkmod is an error in the journal. */
 	if (prctl(PR_CAPBSET_DROP, CAP_SYS_MODULE, 0, 0, 0) < 0)
 		die("modules: cannot give up the right to load them: %s; not booting", strerror(errno));
+	/* Among them is the one that closes the loading of modules to the kernel itself, which asks without us. */
+	settings_apply(SETTINGS);
+	no_core_dumps();
 	for (unsigned i = 0; i < sizeof programs / sizeof *programs; i++)
 		execl(programs[i], programs[i], (char *)NULL);
 	die("root: it has no /sbin/init that runs: %s; not booting", strerror(errno));

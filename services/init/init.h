@@ -54,6 +54,13 @@ struct module_line {
 	bool optional;
 };
 
+/* A line of sysctl.d(5): the file under /proc/sys and what is written to it. */
+struct setting {
+	char path[PATH_SIZE];
+	char value[PATH_SIZE];
+	bool optional; /* "-" in front: a kernel may be built without it */
+};
+
 struct partition {
 	char name[32];      /* the kernel's name: vda3 */
 	dev_t device;
@@ -64,6 +71,8 @@ const char *parse_cmdline(const char *text, struct boot_options *options);
 const char *parse_pack(const char *line, struct pack *pack);
 /* A module's path, or an empty one for a blank line or a comment. */
 const char *parse_module(const char *line, struct module_line *module);
+/* A kernel setting, or one with an empty path for a blank line or a comment. */
+const char *parse_setting(const char *line, struct setting *setting);
 /* Copies the value of `key` out of a uevent file's KEY=value lines; false if absent or too long. */
 bool parse_uevent(const char *text, const char *key, char *value, size_t size);
 
@@ -76,6 +85,12 @@ ssize_t read_file(const char *path, char *text, size_t size);
 
 /* modules.c: how many of the modules listed in `list` were inserted; dies if a needed one fails. */
 unsigned modules_insert(const char *list);
+
+/* hardening.c */
+/* Writes the kernel settings in the file `list` (sysctl.d(5)), if there is one; dies if one cannot be. */
+void settings_apply(const char *list);
+/* For this process and all that come from it; nobody can raise the limit again but by CAP_SYS_RESOURCE. */
+void no_core_dumps(void);
 
 /* partitions.c */
 bool partition_find(const char *label, struct partition *partition);

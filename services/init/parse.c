@@ -193,6 +193,57 @@ const char *parse_module(const char *line, struct module_line *module)
 	return NULL;
 }
 
+static bool is_blank(char c) { return c == ' ' || c == '\t'; }
+static bool is_key(char c) { return is_digit(c) || (c >= 'a' && c <= 'z') || c == '_'; }
+static bool is_printable(char c) { return c >= ' ' && c <= '~'; }
+
+static struct slice trim(struct slice s)
+{
+	while (s.length && is_blank(s.start[0])) {
+		s.start++;
+		s.length--;
+	}
+	while (s.length && is_blank(s.start[s.length - 1]))
+		s.length--;
+	return s;
+}
+
+const char *parse_setting(const char *line, struct setting *setting)
+{
+	static const char root[] = "/proc/sys";
+	struct slice rest = trim((struct slice){ line, strcspn(line, "\n") });
+	struct slice key;
+	size_t used = sizeof root - 1;
+
+	memset(setting, 0, sizeof *setting);
+	if (rest.length == 0 || rest.start[0] == '#')
+		return NULL;
+	if (rest.start[0] == '-') {
+		setting->optional = true;
+		rest.start++;
+		rest.length--;
+	}
+	key = trim(cut(&rest, '='));
+	rest = trim(rest);
+	if (!all(rest, is_printable) || !copy(rest, setting->value, sizeof setting->value))
+		return "a setting has no value of plain characters";
+	memcpy(setting->path, root, used);
+	for (bool more = true; more; ) {
+		struct slice part;
+
+		more = memchr(key.start, '.', key.length) != NULL;
+		part = cut(&key, '.');
+		if (!all(part, is_key) || used + 1 + part.length >= sizeof setting->path) {
+			memset(setting, 0, sizeof *setting);
+			return "a setting's name has parts of a-z0-9_ with dots between";
+		}
+		setting->path[used++] = '/';
+		memcpy(setting->path + used, part.start, part.length);
+		used += part.length;
+	}
+	return NULL;
+}
+
 bool parse_uevent(const char *text, const char *key, char *value, size_t size)
 {
 	size_t length = strlen(key);

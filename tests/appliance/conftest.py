@@ -26,7 +26,7 @@ from hal import boot
 from hal.build import Built, build, package_sets, prepare_tools
 from hal.cache import Cache
 from hal.fetch import Fetcher
-from hal.inputs import gather
+from hal.inputs import GivenBuildroot, gather
 from hal.lock import load_lock
 from hal.progress import Silent
 from hal.qemu import Deadline, VirtualMachine, http_probe
@@ -134,10 +134,13 @@ Boot = Callable[..., AbstractContextManager[Appliance]]
 
 @pytest.fixture(scope="session")
 def build_image(request: pytest.FixtureRequest) -> Build:
-    """Builds the appliance of a spec (what is cached costs nothing); `artifacts` as in `--artifact`."""
-    out: Path = request.config.getoption("--out").absolute()
+    """Builds the appliance of a spec (what is cached costs nothing); `artifacts` as in `--artifact`.
 
-    def made(spec: Path | str, *artifacts: str) -> Image:
+    `elsewhere` is for images that must not take the place of others of the same name.
+    """
+    usual: Path = request.config.getoption("--out").absolute()
+
+    def made(spec: Path | str, *artifacts: str, elsewhere: Path | None = None) -> Image:
         loaded, lock, reporter = load_spec(spec), load_lock(), Silent()
         fetcher = Fetcher(Cache(), Mirrors.choose(moment=lock.debian.created))
         inputs = gather(
@@ -148,8 +151,11 @@ def build_image(request: pytest.FixtureRequest) -> Build:
             reporter,
             locked=False,
             given=parse_given(artifacts),
+            buildroot=GivenBuildroot.from_environment(),
         )
-        return Image(loaded, build(loaded, out, inputs, reporter), prepare_tools(inputs, reporter))
+        return Image(
+            loaded, build(loaded, elsewhere or usual, inputs, reporter), prepare_tools(inputs, reporter)
+        )
 
     return made
 

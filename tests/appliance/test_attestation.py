@@ -7,41 +7,31 @@ from __future__ import annotations
 
 import base64
 import json
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 
-from hal.attest.connection import fetch_document, parse_place
 from hal.attest.document import read_evidence_document
 from hal.attest.eventlog import parse_event_log
 from hal.attest.policy import Policy
 from hal.attest.tpm_structures import parse_tpm_public
 from hal.attest.verdict import Asked, Verdict, judge
-from hal.boot import Plan, Wishes
-from hal.cli import main
+from hal.boot import Plan
 from hal.measure.document import Measurements, read
-from hal.qemu import http_probe
 from hal.render.attestor import CONFIGFS, REPORTS, SOCKET
 from hal.render.gateway import CERTIFICATE, KEY
 from hal.verify import attested_session
 from tests.appliance.conftest import TOKEN, Appliance, Boot, Build, Image
+from tests.appliance.evidence import ASKED, SECONDS, WISHES, fetch, key_of, reasons, verify, wait
 from tests.appliance.test_boots import EVERYTHING
 from tests.attest.appliance import serving, tls_key
 from tests.attest.machines import NOW, Situation, flipped
 from tests.services.gateways import digest
 
-WISHES = Wishes(port=0, firmware="ovmf", tpm=True)
-SECONDS = 120
-"""For an answer: the first one starts the attestor, on a machine that is still booting."""
-
 LOG = "/sys/kernel/security/tpm0/binary_bios_measurements"
-
-ASKED = b"\x17" * 32
 
 
 @pytest.fixture(scope="module")
@@ -55,18 +45,6 @@ def expected(production: Image) -> Measurements:
     return read(production.built.directory)
 
 
-def wait(machine: Appliance) -> None:
-    """Until the attestor answers; the gateway does so before."""
-    probe = http_probe(machine.plan.port, "/attestation", tls=True, accepts=lambda status: status == 400)
-
-    def answers() -> bool:
-        time.sleep(1)  # each is a question, and those of a minute are counted
-        return probe()
-
-    machine.wait_gateway(60)
-    machine.vm.wait(answers, machine.deadline(60), "the attestor")
-
-
 @pytest.fixture(scope="module")
 def machine(production: Image, boot_image: Boot) -> Iterator[Appliance]:
     with boot_image(production, wishes=WISHES) as found:
@@ -74,33 +52,9 @@ def machine(production: Image, boot_image: Boot) -> Iterator[Appliance]:
         yield found
 
 
-def fetch(machine: Appliance, nonce: bytes = ASKED) -> tuple[bytes, bytes]:
-    """The document for a nonce, and the digest of the key that it came over."""
-    return fetch_document(parse_place(machine.url), nonce, SECONDS)
-
-
-def key_of(machine: Appliance) -> bytes:
-    """Its attestation key, as a person pins it who has reason to trust the way."""
-    return base64.b64decode(json.loads(fetch(machine)[0])["evidence"]["key"])
-
-
 @pytest.fixture(scope="module")
 def key(machine: Appliance) -> bytes:
     return key_of(machine)
-
-
-def verify(url: str, measurements: Path, key: bytes, directory: Path, *options: str) -> Result:
-    pinned = directory / "key.tpmt"
-    pinned.write_bytes(key)
-    arguments = ["verify", url, "--measurements", str(measurements), "--tpm-key", str(pinned), "--json"]
-    return CliRunner().invoke(main, [*arguments, *options])
-
-
-def reasons(done: Result) -> dict[str, str]:
-    found = json.loads(done.stdout)
-    assert done.exit_code == 1
-    assert not found["verified"]
-    return {check["name"]: check["words"] for check in found["checks"] if check["ok"] is False}
 
 
 def judged(document: bytes, tls: bytes, key: bytes, expected: Measurements, nonce: bytes = ASKED) -> Verdict:

@@ -167,7 +167,7 @@ def test_restart(guest: Guest) -> None:
 def test_a_stale_pid_file_hinders_nothing(guest: Guest) -> None:
     engine = guest.engines[-1]
     assert guest.act(engine, "stop") == 0
-    guest.host.check_output(f"echo 1 > /run/hal/{engine}.pid")
+    guest.host.check_output(f"echo 1 > /run/{engine}.pid")
     assert guest.act(engine, "status") == 1
     assert guest.act(engine, "start") == 0
     assert guest.act(engine, "status") == RUNNING

@@ -75,7 +75,7 @@ def main_process(host: Host, script: str) -> int:
 
 
 def supervisor(host: Host, script: str) -> int:
-    return int(host.check_output(f"cat /run/hal/{name_of(script)}.pid"))
+    return int(host.check_output(f"cat /run/{name_of(script)}.pid"))
 
 
 def comes_back(appliance: Appliance) -> None:
@@ -163,7 +163,7 @@ def test_restart_starts_anew(appliance: Appliance, host: Host, action: str) -> N
 def test_a_stale_pid_file_hides_nothing_and_hinders_nothing(appliance: Appliance, host: Host) -> None:
     assert act(host, ENGINE, "stop") == 0
     for number in (1, supervisor(host, "S60hal-gateway"), 4_000_000):  # other programs, and nobody
-        host.check_output(f"echo {number} > /run/hal/llamacpp.pid")
+        host.check_output(f"echo {number} > /run/llamacpp.pid")
         assert act(host, ENGINE, "status") == DEAD
     assert act(host, ENGINE, "start") == 0
     assert act(host, ENGINE, "status") == RUNNING

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from hal.attest.report_data import qualifying_data
 from hal.sandbox import Sandbox
-from tests.attest.machines import SELECTED, Situation, document, event_log, tpm2b
+from tests.attest.machines import Situation, document
+from tests.attest.tpm_machine import SELECTED, event_log, tpm2b
 
 ENDORSEMENT = 0x4000000B
 CREATE_PRIMARY, QUOTE, PCR_EXTEND = 0x131, 0x158, 0x182

@@ -22,20 +22,8 @@ from hal.attest.document import read_evidence_document
 from hal.attest.policy import Policy, Tcb, parse_tcb
 from hal.attest.snp_report import SIZE, parse_snp_report, tcb_of
 from hal.errors import UsageError
-from tests.attest.machines import (
-    NOW,
-    SAMPLES,
-    TCB,
-    Situation,
-    SnpMachine,
-    authority,
-    b64,
-    certificate_table,
-    chip_key,
-    document,
-    flipped,
-    measurements,
-)
+from tests.attest.machines import NOW, SAMPLES, Situation, b64, document, flipped, measurements
+from tests.attest.snp_machine import TCB, SnpMachine, authority, certificate, certificate_table, chip_key
 
 REPORT = (SAMPLES / "snp-report-milan.bin").read_bytes()
 VCEK = (SAMPLES / "snp-vcek-milan.der").read_bytes()
@@ -230,9 +218,7 @@ def test_an_authority_that_only_has_amds_names_is_refused() -> None:
     real = authority()
     forged = replace(real, ask_key=evil)
     assert forged.roots == real.roots  # same names, same certificates, but not the keys
-    from tests.attest import machines
-
-    leaf = machines.certificate("SEV-VCEK", "SEV-Milan", chip_key("first"), evil, extensions={}).public_bytes(
+    leaf = certificate("SEV-VCEK", "SEV-Milan", chip_key("first"), evil, extensions={}).public_bytes(
         Encoding.DER
     )
     situation = Situation()

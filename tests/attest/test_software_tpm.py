@@ -17,8 +17,9 @@ from hal.attest.policy import Policy
 from hal.attest.tpm_structures import parse_tpm_public
 from hal.attest.verdict import Asked, Verdict, judge
 from hal.sandbox import Sandbox
-from tests.attest.machines import EVENTS, NOW, SAMPLES, Situation, measurements, tpm_machine
+from tests.attest.machines import NOW, SAMPLES, Situation, measurements
 from tests.attest.software_tpm import SoftwareTpm, software_tpm
+from tests.attest.tpm_machine import EVENTS, tpm_machine
 
 SITUATION = Situation()
 

@@ -21,7 +21,8 @@ from hal.attest.checks import Check, MalformedError, UnverifiableError
 from hal.attest.document import read_evidence_document
 from hal.attest.eventlog import Event, parse_event_log, pcrs, replay, rtmrs
 from hal.attest.policy import Policy
-from tests.attest.machines import SAMPLES, Situation, document, event_log, flipped, measurements
+from tests.attest.machines import SAMPLES, Situation, document, flipped, measurements
+from tests.attest.tpm_machine import event_log
 
 QUOTE = (SAMPLES / "tdx-quote-v4.bin").read_bytes()
 COLLATERAL = json.loads((SAMPLES / "tdx-quote-v4-collateral.json").read_text())
@@ -104,7 +105,7 @@ def test_todays_clock_refuses_the_samples_collateral() -> None:
 
 
 def test_without_collateral_nothing_is_believed() -> None:
-    assert checks(collateral=None)["quote"].words.startswith("the appliance gave no collateral")
+    assert checks(collateral=None)["quote"].words.startswith("the appliance gave none of Intel's collateral")
     assert "cannot be read" in checks(collateral={"tcb_info": "{}"})["quote"].words
 
 

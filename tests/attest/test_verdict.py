@@ -20,18 +20,16 @@ from hal.measure.document import Measurements
 from tests.attest.machines import (
     MANIFEST,
     NOW,
-    TCB,
     Situation,
-    SnpMachine,
-    authority,
     b64,
     document,
     manifest_text,
     measurements,
     sha256,
     spki,
-    tpm_machine,
 )
+from tests.attest.snp_machine import TCB, SnpMachine, authority
+from tests.attest.tpm_machine import tpm_machine
 
 SITUATION = Situation()
 ASKED = Asked(SITUATION.nonce, SITUATION.tls_key_sha256)

@@ -1,73 +1,29 @@
-"""`hal verify` and the library against an HTTPS server: green, red for each reason, clients that hold on."""
+"""`hal verify` against an HTTPS server: green, and red for each reason."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
-import re
-import shutil
 import socket
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import httpx
-import openai
 import pytest
-import requests
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
+from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from hal.attest.connection import MOST_BYTES, Place, parse_place
 from hal.cli import main
 from hal.errors import HalError, UsageError
+from hal.signatures import signature_file
 from hal.verify import (
-    NotVerifiedError,
-    attested_async_client,
-    attested_client,
-    attested_session,
     verify,
 )
-from tests.attest.appliance import Appliance, serving, tls_key
-from tests.attest.machines import (
-    EVENTS,
-    MANIFEST,
-    Situation,
-    document,
-    event_log,
-    manifest_text,
-    measurements,
-    sha256,
-    spki,
-    tpm_machine,
-)
-
-HONEST = tpm_machine()
-PINNED = spki(HONEST.key)
-
-
-@pytest.fixture
-def appliance() -> Iterator[Appliance]:
-    with serving(HONEST.document, tls_key("gateway")) as running:
-        yield running
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> Path:
-    """A directory with what a client has: measurements and the machine's pinned key."""
-    (tmp_path / "measurements.json").write_text(measurements(HONEST.platforms).text())
-    pem = HONEST.key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    (tmp_path / "ak.pem").write_bytes(pem)
-    return tmp_path
-
-
-def hal_verify(url: str, files: Path, *options: str) -> Result:
-    arguments = ["verify", url, "--measurements", str(files / "measurements.json")]
-    return CliRunner().invoke(main, [*arguments, "--tpm-key", str(files / "ak.pem"), *options])
+from tests.attest.appliance import Appliance, tls_key
+from tests.attest.asking import HONEST, hal_verify, unknown_pack
+from tests.attest.machines import Situation, document, measurements, sha256, spki
+from tests.attest.tpm_machine import EVENTS, event_log, tpm_machine
 
 
 def test_green(appliance: Appliance, files: Path) -> None:
@@ -122,12 +78,6 @@ def behind_a_lying_proxy(situation: Situation) -> bytes:
 def tampered_log(situation: Situation) -> bytes:
     evidence = HONEST.evidence(situation) | {"event_log": event_log((*EVENTS[:-1], (12, b"quiet")))}
     return document(situation, "tpm", evidence)
-
-
-def unknown_pack(situation: Situation) -> bytes:
-    pack = {"kind": "model", "name": "evil", "root_hash": "22" * 32}
-    packs = [*MANIFEST["packs"], pack]  # type: ignore[misc]
-    return HONEST.document(replace(situation, manifest=manifest_text({**MANIFEST, "packs": packs})))
 
 
 def other_boot(situation: Situation) -> bytes:
@@ -264,146 +214,28 @@ def test_measurements_that_are_none_are_said_in_a_line(text: str, appliance: App
     assert appliance.requests == []
 
 
-# --- the library --------------------------------------------------------------------------------
-
-
-def test_openai_in_three_lines(appliance: Appliance, files: Path) -> None:
-    http = attested_client(appliance.url, files / "measurements.json", platform="tpm", tpm_key=PINNED)
-    client = openai.OpenAI(base_url=f"{appliance.url}/v1", api_key="none", http_client=http, max_retries=0)
-    answer = client.chat.completions.create(model="m", messages=[{"role": "user", "content": "hello"}])
-    assert answer.choices[0].message.content == "you said hello"
-    assert appliance.requests[1:] == ["/v1/chat/completions"]
-
-
-def test_openai_in_three_lines_where_only_httpx2_is_there(
-    appliance: Appliance, files: Path, monkeypatch: pytest.MonkeyPatch
+def test_measurements_count_only_with_the_signature_that_is_asked_for(
+    appliance: Appliance, files: Path, tmp_path: Path
 ) -> None:
-    pytest.importorskip("httpx2")
-    monkeypatch.setitem(sys.modules, "httpx", None)
-    test_openai_in_three_lines(appliance, files)
-    http = attested_client(appliance.url, files / "measurements.json", tpm_key=PINNED)
-    assert type(http).__module__.startswith("httpx2")
-    appliance.take_key(tls_key("another"))
-    client = openai.OpenAI(base_url=f"{appliance.url}/v1", api_key="none", http_client=http, max_retries=0)
-    with pytest.raises(openai.APIConnectionError):
-        client.models.list()
-    assert len(appliance.requests) == 3  # two questions for evidence, one for an answer
-
-
-def test_without_a_client_library_the_error_says_what_to_install(
-    appliance: Appliance, files: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("httpx", "httpx2"):
-        monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(HalError, match="neither httpx nor httpx2 is installed"):
-        attested_client(appliance.url, files / "measurements.json", tpm_key=PINNED)
-
-
-def test_no_client_is_made_of_an_appliance_that_is_not_verified(appliance: Appliance, files: Path) -> None:
-    appliance.answer = unknown_pack
-    for make in (attested_client, attested_session, attested_async_client):
-        with pytest.raises(NotVerifiedError) as caught:
-            make(appliance.url, files / "measurements.json", tpm_key=PINNED)
-        assert caught.value.details == ("manifest: pack 'evil' is unknown",)
-
-
-def clients(appliance: Appliance, files: Path) -> dict[str, tuple[Callable[[str], Any], type[Exception]]]:
-    """How each kind of client asks, and how it says no."""
-    expected = files / "measurements.json"
-    session = attested_session(appliance.url, expected, tpm_key=PINNED)
-    client = attested_client(appliance.url, expected, tpm_key=PINNED)
-
-    def asynchronous(url: str) -> Any:
-        async def ask() -> Any:
-            async with attested_async_client(url_at_first, expected, tpm_key=PINNED) as made:
-                if appliance.key is not tls_key("gateway"):
-                    raise AssertionError
-                return await made.get(url, follow_redirects=True)
-
-        url_at_first = appliance.url
-        return asyncio.run(ask())
-
-    def follow(url: str) -> Any:
-        return client.get(url, follow_redirects=True)
-
-    return {
-        "requests": (session.get, requests.RequestException),
-        "httpx": (follow, httpx.HTTPError),
-        "httpx, asyncio": (asynchronous, httpx.HTTPError),
-    }
-
-
-@pytest.mark.parametrize("kind", ["requests", "httpx", "httpx, asyncio"])
-def test_a_client_talks_to_the_attested_key(
-    kind: str, appliance: Appliance, files: Path, recwarn: pytest.WarningsRecorder
-) -> None:
-    ask, _ = clients(appliance, files)[kind]
-    assert ask(f"{appliance.url}/v1/models").json() == {"object": "list", "data": []}
-    assert [str(warning.message) for warning in recwarn if "Unverified" in str(warning.message)] == []
-
-
-@pytest.mark.parametrize("kind", ["requests", "httpx"])
-def test_a_client_ends_the_handshake_with_another_key(kind: str, appliance: Appliance, files: Path) -> None:
-    ask, error = clients(appliance, files)[kind]
-    appliance.take_key(tls_key("another"))
-    seen = len(appliance.requests)
-    with pytest.raises(error, match="is not the attested one"):
-        ask(f"{appliance.url}/v1/models")
-    assert appliance.requests[seen:] == []  # not a byte of a request was sent
-
-
-def test_an_asynchronous_client_does_so_too(appliance: Appliance, files: Path) -> None:
-    async def ask() -> None:
-        async with attested_async_client(appliance.url, files / "measurements.json", tpm_key=PINNED) as made:
-            appliance.take_key(tls_key("another"))
-            with pytest.raises(httpx.ConnectError, match="is not the attested one"):
-                await made.get(f"{appliance.url}/v1/models")
-
-    asyncio.run(ask())
-    assert len(appliance.requests) == 1
-
-
-@pytest.mark.parametrize("kind", ["requests", "httpx", "httpx, asyncio"])
-def test_no_client_follows_to_another_server(kind: str, appliance: Appliance, files: Path) -> None:
-    ask, error = clients(appliance, files)[kind]
-    with serving(HONEST.document, tls_key("elsewhere")) as elsewhere:
-        with pytest.raises(error, match="is not the attested one"):
-            ask(f"{appliance.url}/away?{elsewhere.url}/v1/models")
-        assert elsewhere.requests == []
-
-
-@pytest.mark.parametrize("kind", ["requests", "httpx", "httpx, asyncio"])
-def test_no_client_speaks_plain_http(kind: str, appliance: Appliance, files: Path) -> None:
-    ask, error = clients(appliance, files)[kind]
-    for url in (f"http://127.0.0.1:{appliance.port}/", f"{appliance.url}/away?http://127.0.0.1:1/"):
-        with pytest.raises(error, match="https only"):
-            ask(url)
-
-
-@pytest.mark.parametrize("kind", ["requests", "httpx"])
-def test_the_environment_changes_nothing(
-    kind: str, appliance: Appliance, files: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere")
-    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere")
-    ask, _ = clients(appliance, files)[kind]
-    assert ask(f"{appliance.url}/v1/models").status_code == 200
-
-
-def test_a_session_cannot_be_talked_out_of_it(appliance: Appliance, files: Path) -> None:
-    session = attested_session(appliance.url, files / "measurements.json", tpm_key=PINNED)
-    with pytest.raises(requests.RequestException, match="not through a proxy"):
-        session.get(f"{appliance.url}/v1/models", proxies={"https": "http://127.0.0.1:1"})
-    appliance.take_key(tls_key("another"))
-    for verify_option in (False, True):
-        with pytest.raises(requests.RequestException, match="is not the attested one"):
-            session.get(f"{appliance.url}/v1/models", verify=verify_option)
-    with pytest.raises(HalError, match="chooses verify itself"):
-        appliance.take_key(tls_key("gateway"))
-        attested_client(
-            appliance.url, files / "measurements.json", tpm_key=PINNED, httpx_options={"verify": False}
-        )
+    """An Ed25519 key of the user's, as `hal sign --key` takes it."""
+    signer, other = (ed25519.Ed25519PrivateKey.generate() for _ in range(2))
+    public = tmp_path / "signer.pub"
+    public.write_bytes(
+        signer.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
+    )
+    measured = files / "measurements.json"
+    wanted = ("--measurements-key", str(public))
+    for signature, exit_code, words in (
+        (None, 1, "No such file"),
+        (other.sign(measured.read_bytes()), 1, "is not what the key"),
+        (signer.sign(measured.read_bytes()), 0, "verified"),
+    ):
+        if signature is not None:
+            signature_file(measured).write_bytes(signature)
+        done = hal_verify(appliance.url, files, *wanted)
+        assert done.exit_code == exit_code, done.output
+        assert words in " ".join(done.output.split())
+        assert len(appliance.requests) == (1 if exit_code == 0 else 0)
 
 
 def test_a_wrong_tcb_is_wrong_usage(appliance: Appliance, files: Path) -> None:
@@ -411,56 +243,3 @@ def test_a_wrong_tcb_is_wrong_usage(appliance: Appliance, files: Path) -> None:
     assert done.exit_code == 2
     with pytest.raises(UsageError):
         parse_place("ftp://x")
-
-
-# --- what the documents tell people to type ------------------------------------------------------
-
-DOCUMENT = Path(__file__).parents[2] / "docs" / "verify.md"
-
-
-def shell_block(containing: str) -> str:
-    blocks = re.findall(r"^```sh\n(.*?)^```", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
-    (found,) = (block for block in blocks if containing in block)
-    return str(found)
-
-
-def shell(script: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    for program in ("openssl", "curl", "xxd"):
-        if program in script and shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed")
-    return subprocess.run(
-        ["sh", "-c", script], env={**os.environ, **variables}, capture_output=True, text=True, timeout=60
-    )
-
-
-def test_the_recipe_with_openssl_gives_the_attested_key(appliance: Appliance, files: Path) -> None:
-    attested = json.loads(hal_verify(appliance.url, files, "--json").output)["tls_key_sha256"]
-    done = shell(shell_block("openssl s_client"), host=f"127.0.0.1:{appliance.port}")
-    assert done.stdout.split()[:1] == [attested], done.stderr
-
-
-def test_the_recipe_with_curl_holds_to_the_key(appliance: Appliance) -> None:
-    where = {"host": f"127.0.0.1:{appliance.port}", "https_proxy": "", "no_proxy": "*"}
-    for key, good in ((tls_key("gateway"), True), (tls_key("another"), False)):
-        done = shell(shell_block("--pinnedpubkey"), tls_key_sha256=sha256(spki(key)).hex(), **where)
-        assert (done.returncode == 0) is good, done.stderr
-        assert ('"object": "list"' in done.stdout) is good
-
-
-def test_the_recipe_for_report_data_gives_it() -> None:
-    situation = Situation()
-    done = shell(
-        shell_block("sha512sum"),
-        nonce=situation.nonce.hex(),
-        tls_key_sha256=situation.tls_key_sha256.hex(),
-        manifest_sha256=sha256(situation.manifest).hex(),
-    )
-    assert done.stdout.split()[:1] == [situation.report_data.hex()], done.stderr
-
-
-def test_what_the_documents_say_of_offsets_is_so() -> None:
-    samples = Path(__file__).parents[1] / "data" / "evidence"
-    quote = (samples / "tdx-ccel-quote.bin").read_bytes()
-    assert quote[568:632] == (samples / "tdx-ccel-nonce.bin").read_bytes()
-    report = (samples / "snp-report-milan.bin").read_bytes()
-    assert report[80:144] == bytes([1, 2, 3, 4, 5]).ljust(64, b"\0")

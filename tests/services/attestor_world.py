@@ -21,9 +21,16 @@ from typing import Any
 
 import pytest
 
+from services.attestor import document
 from services.attestor.machine import Places
 from tests.attest.appliance import self_signed
 from tests.attest.machines import MANIFEST, manifest_text
+from tests.attest.snp_machine import SnpMachine
+
+NONCE = bytes(range(32))
+DATA = bytes(range(64))
+D = NONCE.hex()
+MACHINE = document.machine(manifest_text(), b"")
 
 ROOT = Path(__file__).resolve().parents[2]
 MAIN = """
@@ -217,3 +224,11 @@ class Kernel:
                     self._put("auxblob", self.auxiliary)
                 self._read = self._written
         return self._get(name)
+
+
+def snp(data: bytes) -> bytes:
+    return SnpMachine().report(data)
+
+
+def tdx(data: bytes) -> bytes:
+    return bytes(568) + data + bytes(4000)

@@ -63,6 +63,12 @@ int main(int count, char **argument)
             wrong = parse_module(text, &m);
             if (!wrong)
                 printf("%s [%s]\n", m.optional ? "optional" : "needed", m.path);
+        } else if (!strcmp(argument[1], "setting")) {
+            struct setting s;
+
+            wrong = parse_setting(text, &s);
+            if (!wrong)
+                printf("%s %s [%s]\n", s.optional ? "optional" : "needed", s.path, s.value);
         } else {
             char value[8];
 
@@ -209,6 +215,38 @@ def test_module_lines(driver: Path, line: str, answer: str) -> None:
     assert ask(driver, "module", line) == [answer]
 
 
+BAD_NAME = "wrong: a setting's name has parts of a-z0-9_ with dots between"
+NO_VALUE = "wrong: a setting has no value of plain characters"
+
+
+@pytest.mark.parametrize(
+    ("line", "answer"),
+    [
+        ("kernel.sysrq = 0", "needed /proc/sys/kernel/sysrq [0]"),
+        ("-net.ipv4.conf.all.rp_filter=1\n", "optional /proc/sys/net/ipv4/conf/all/rp_filter [1]"),
+        (" kernel.core_pattern =  |/bin/false \t", "needed /proc/sys/kernel/core_pattern [|/bin/false]"),
+        ("kernel.x = a=b c", "needed /proc/sys/kernel/x [a=b c]"),
+        ("# kernel.sysrq = 1", "needed  []"),
+        ("", "needed  []"),
+        ("  ", "needed  []"),
+        ("kernel.sysrq", NO_VALUE),
+        ("kernel.sysrq =", NO_VALUE),
+        ("kernel.sysrq = a\tb", NO_VALUE),
+        ("kernel.sysrq = " + "1" * 256, NO_VALUE),
+        ("= 1", BAD_NAME),
+        ("- = 1", BAD_NAME),
+        ("kernel..sysrq = 1", BAD_NAME),
+        ("kernel.sysrq. = 1", BAD_NAME),
+        (".kernel.sysrq = 1", BAD_NAME),
+        ("kernel/../sysrq = 1", BAD_NAME),
+        ("kernel. sysrq = 1", BAD_NAME),
+        ("kernel." + "a" * 250 + " = 1", BAD_NAME),
+    ],
+)
+def test_settings(driver: Path, line: str, answer: str) -> None:
+    assert ask(driver, "setting", line) == [answer]
+
+
 @pytest.mark.parametrize(
     ("text", "answer"),
     [
@@ -231,6 +269,7 @@ def test_uevent(driver: Path, text: str, answer: str) -> None:
         ("cmdline", f'a="b c" hal.root={ROOT} hal.state=state -- x'),
         ("pack", PACK),
         ("module", "?/lib/modules/erofs.ko"),
+        ("setting", "-net.ipv4.conf.all.rp_filter = 1"),
         ("uevent", "MAJOR=254\nMINOR=1\nPARTNAME=st\n"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -121,7 +122,9 @@ def test_sev_snp_policy_forbids_debugging() -> None:
 def test_tdx() -> None:
     argv = qemu_command(replace(MACHINE, tee=Tee.TDX), UKI, Accelerator.KVM)
     assert values(argv, "-machine") == ["q35,confidential-guest-support=tee0,kernel-irqchip=split"]
-    assert values(argv, "-object") == ["tdx-guest,id=tee0"]
+    (guest,) = map(json.loads, values(argv, "-object"))
+    assert (guest["qom-type"], guest["id"]) == ("tdx-guest", "tee0")
+    assert guest["quote-generation-socket"]["type"] == "unix"
     assert values(argv, "-cpu") == ["host"]
     assert values(argv, "-bios") == ["/f/OVMF.fd"]
 

@@ -11,7 +11,6 @@ import jsonschema
 import pytest
 from click.testing import CliRunner
 
-from hal.attest.expected import read_measurements
 from hal.cli import main
 from hal.errors import HalError, UsageError
 from hal.measure.compute import Files, named, of_build, with_firmware
@@ -94,7 +93,7 @@ def test_with_firmware_it_has_every_shape(files: Files, firmware: dict[str, Path
     file = tmp_path / "measurements.json"
     file.write_text(found.text())
     assert read(file) == found
-    assert len(read_measurements(file).platforms.sev_snp) == len(found.platforms.sev_snp)
+    assert len(read(file).platforms.sev_snp) == len(found.platforms.sev_snp)
 
 
 def test_rtmr0_makes_direct_boots_whole(files: Files, firmware: dict[str, Path], tmp_path: Path) -> None:
@@ -105,7 +104,7 @@ def test_rtmr0_makes_direct_boots_whole(files: Files, firmware: dict[str, Path],
     ] * 2
     file = tmp_path / "measurements.json"
     file.write_text(found.text())
-    assert len(read_measurements(file).platforms.tdx) == 2
+    assert len(read(file).platforms.tdx) == 2
 
 
 @pytest.mark.parametrize(
