@@ -21,17 +21,19 @@ from pathlib import Path
 from typing import Any
 
 import hal
-from hal.bases import debian
+from hal.bases import Base, buildroot, debian
 from hal.cache import Cache, remove_tree
 from hal.errors import HalError
 from hal.image import DISK, command_line, disk_image, pack_disk, pack_disk_name, unified_kernel_image
 from hal.inputs import Inputs
-from hal.kernel import Kernel, initrd, kernel
+from hal.kernel import initrd
 from hal.measure import document
 from hal.measure.compute import Files, of_build
 from hal.models import Model
 from hal.packs import Pack, engine_pack, model_pack, model_pack_is_cached
 from hal.progress import Reporter
+from hal.records import NAMES as RECORDS
+from hal.records import Records
 from hal.render import Rendered, render
 from hal.render.manifest import PATH as MANIFEST_INSIDE
 from hal.root import RootImage, root_image, services_tree
@@ -40,12 +42,12 @@ from hal.spec import LoadedSpec, Spec
 from hal.tools import tools_tree
 from hal.trees import file_digests, inputs_digest
 
-RECIPE = "3"
+RECIPE = "5"
 """Changes when an output changes for a reason that no other digest holds."""
 
 MANIFEST = "manifest.json"
 MANIFEST_SCHEMA = 1
-ARTEFACTS = (DISK, "vmlinuz", "initrd", "cmdline", "uki.efi", document.NAME, MANIFEST)
+ARTEFACTS = (DISK, "vmlinuz", "initrd", "cmdline", "uki.efi", document.NAME, MANIFEST, *RECORDS)
 
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
@@ -64,11 +66,11 @@ class Built:
 class Parts:
     """What a root and a disk are made of: each part complete in the cache, named by its inputs."""
 
-    base: Path
-    kernel: Kernel
+    base: Base
     initrd: Path
     packs: tuple[Pack, ...]
     services: Path
+    records: Records
 
 
 def image_id(spec: Spec) -> str:
@@ -77,7 +79,7 @@ def image_id(spec: Spec) -> str:
 
 
 def base_sets(loaded: LoadedSpec) -> tuple[str, ...]:
-    """The package sets of the lock that make this appliance's root."""
+    """The package sets of the lock that make this appliance's root, where its base is Debian."""
     spec, sysv = loaded.spec, loaded.spec.init == "sysv"
     return (
         "sysv" if sysv else "base",
@@ -93,6 +95,8 @@ def models_arrive(loaded: LoadedSpec) -> bool:
 
 def package_sets(loaded: LoadedSpec) -> tuple[str, ...]:
     """All package sets of the lock that a build of this spec reads."""
+    if loaded.spec.base == "buildroot":
+        return ("tools", *buildroot.PACKAGE_SETS)
     return ("tools", *base_sets(loaded), "kernel")
 
 
@@ -137,34 +141,27 @@ def prepare_tools(inputs: Inputs, reporter: Reporter) -> Sandbox:
 
 def _parts(loaded: LoadedSpec, inputs: Inputs, tools: Sandbox, reporter: Reporter) -> Parts:
     """Make (or find in the cache) every part, those that do not depend on each other side by side."""
-    spec, lock = loaded.spec, inputs.lock
-    # Sets on top of the same one may share packages.
-    packages = list(dict.fromkeys(item for name in base_sets(loaded) for item in lock.packages(name)))
-    kernels = lock.packages("kernel")
-    blobs = inputs.blobs
-
-    def base() -> Path:
-        with reporter.step("base tree (Debian)"):
-            return debian.root_tree(packages, blobs, lock.debian.suite, tools, inputs.cache)
-
-    def boot() -> tuple[Kernel, Path]:
-        with reporter.step("kernel and initrd"):
-            unpacked = kernel(kernels, blobs, inputs.cache)
-            return unpacked, initrd(unpacked, spec.tee, tools, inputs.cache)
 
     def packs() -> tuple[Pack, ...]:
         return make_packs(loaded, inputs, tools, reporter)
 
     with ThreadPoolExecutor() as pool:
-        base_job, boot_job, packs_job = pool.submit(base), pool.submit(boot), pool.submit(packs)
-        unpacked, archive = boot_job.result()
-        return Parts(
-            base_job.result(),
-            unpacked,
-            archive,
-            packs_job.result(),
-            services_tree(tools, inputs.cache, provisioner=models_arrive(loaded)),
-        )
+        packs_job = pool.submit(packs)
+        # Not in the pool: Ctrl-C reaches the main thread only, and a Buildroot build has to be ended by it.
+        base = _base(loaded, inputs, tools, reporter)
+        with reporter.step("initrd"):
+            archive = initrd(base.kernel, loaded.spec.tee, tools, inputs.cache)
+        services = services_tree(tools, inputs.cache, provisioner=models_arrive(loaded))
+        made = packs_job.result()
+    records = Records.of(loaded, inputs, tools, base, services, made, package_sets(loaded))
+    return Parts(base, archive, made, services, records)
+
+
+def _base(loaded: LoadedSpec, inputs: Inputs, tools: Sandbox, reporter: Reporter) -> Base:
+    """What the spec's base hands on."""
+    if loaded.spec.base == "buildroot":
+        return buildroot.base(loaded, inputs, tools, reporter)
+    return debian.base(base_sets(loaded), inputs, tools, reporter)
 
 
 def make_packs(loaded: LoadedSpec, inputs: Inputs, tools: Sandbox, reporter: Reporter) -> tuple[Pack, ...]:
@@ -189,6 +186,20 @@ def make_model_pack(
         return model_pack(model, files, tools, inputs.cache)
 
 
+def bill_of_materials(loaded: LoadedSpec, inputs: Inputs, reporter: Reporter) -> str:
+    """An appliance's bill of materials, the same as in its build, made without building the image."""
+    parts = _parts(loaded, inputs, prepare_tools(inputs, reporter), reporter)
+    return parts.records.bill(image_id(loaded.spec))
+
+
+def provenance(loaded: LoadedSpec, out: Path, inputs: Inputs, reporter: Reporter) -> str:
+    """The provenance of a build in `out`, built where that is due: of every file, however large."""
+    built = build(loaded, out, inputs, reporter)
+    parts = _parts(loaded, inputs, prepare_tools(inputs, reporter), reporter)
+    with reporter.step("hashing the artefacts"):
+        return parts.records.statement(built.directory, built.manifest["fingerprint"], whole=True)
+
+
 def _fingerprint(spec: Spec, parts: Parts, rendered: Rendered, tools: Sandbox, inputs: Inputs) -> str:
     """The digest of everything that the outputs follow from."""
     files = [f"{name} {file.kind} {file.mode:o} {file.content}" for name, file in sorted(rendered.items())]
@@ -196,7 +207,7 @@ def _fingerprint(spec: Spec, parts: Parts, rendered: Rendered, tools: Sandbox, i
         parts.base.name,
         parts.services.name,
         parts.initrd.parent.name,
-        parts.kernel.release,
+        parts.base.kernel.release,
         tools.tree.name,
     ]
     packs = [json.dumps(asdict(pack.ref)) for pack in parts.packs]
@@ -207,6 +218,7 @@ def _fingerprint(spec: Spec, parts: Parts, rendered: Rendered, tools: Sandbox, i
         *trees,
         *packs,
         *files,
+        parts.records.digest,
         *map(str, inputs.substitutions),
     )
 
@@ -216,9 +228,9 @@ def _current(target: Path, fingerprint: str) -> Mapping[str, Any] | None:
     try:
         manifest: Mapping[str, Any] = json.loads((target / MANIFEST).read_text())
         sizes = {name: artefact["size"] for name, artefact in manifest["artefacts"].items()}
-        if manifest["fingerprint"] == fingerprint and all(
-            (target / name).stat().st_size == size for name, size in sizes.items()
-        ):
+        # The provenance is not among them: it holds the manifest's digest.
+        there = all((target / name).stat().st_size == size for name, size in sizes.items())
+        if manifest["fingerprint"] == fingerprint and there and (target / RECORDS[1]).exists():
             return manifest
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass  # absent, of another version of hal, or damaged: it is built anew
@@ -236,23 +248,26 @@ def _assemble(
     reporter: Reporter,
 ) -> Mapping[str, Any]:
     spec, seed = loaded.spec, image_id(loaded.spec)
-    with reporter.step("root image"):
-        root = root_image(
-            parts.base,
-            rendered,
-            mountpoints=[pack.ref.mountpoint for pack in parts.packs],
-            seed=seed,
-            compression=spec.disk.compression,
-            directory=directory,
-            tools=tools,
-            services=parts.services,
-        )
+    with ThreadPoolExecutor() as pool:
+        bill = pool.submit(parts.records.bill, seed)
+        with reporter.step("root image"):
+            root = root_image(
+                parts.base.tree,
+                rendered,
+                mountpoints=[pack.ref.mountpoint for pack in parts.packs],
+                seed=seed,
+                compression=spec.disk.compression,
+                directory=directory,
+                tools=tools,
+                services=parts.services,
+            )
+    (directory / RECORDS[0]).write_text(bill.result())
     cmdline = command_line(spec.arch, spec.variant, seed, root, state=spec.disk.state > 0)
     (directory / "cmdline").write_text(cmdline + "\n")
     with reporter.step("unified kernel image"):
         os_release = rendered["/usr/lib/os-release"].content
-        uki = unified_kernel_image(parts.kernel, parts.initrd, cmdline, os_release, directory, tools)
-        shutil.copyfile(parts.kernel.image, directory / "vmlinuz")
+        uki = unified_kernel_image(parts.base.kernel, parts.initrd, cmdline, os_release, directory, tools)
+        shutil.copyfile(parts.base.kernel.image, directory / "vmlinuz")
         shutil.copyfile(parts.initrd, directory / "initrd")
     with reporter.step("disk image"):
         disk_image(
@@ -283,6 +298,8 @@ def _assemble(
     root.image.unlink()
     root.tree.unlink()
     (directory / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+    with reporter.step("provenance"):
+        (directory / RECORDS[1]).write_text(parts.records.statement(directory, fingerprint, reporter))
     directory.chmod(0o755)
     return manifest
 
@@ -298,7 +315,7 @@ def _manifest(
 ) -> dict[str, Any]:
     """What was built and from what. It holds no time and no path: equal builds have equal manifests."""
     spec = loaded.spec
-    small = ["vmlinuz", "initrd", "cmdline", "uki.efi", document.NAME]
+    small = ["vmlinuz", "initrd", "cmdline", "uki.efi", document.NAME, RECORDS[0]]
     digests = dict(zip(small, file_digests(directory / name for name in small), strict=True))
     disks = list(dict.fromkeys([DISK, *(file_of(pack, loaded) for pack in parts.packs)]))
     sizes = {name: (directory / name).stat().st_size for name in [*small, *disks]}
@@ -309,7 +326,7 @@ def _manifest(
         "image": image_id(spec),
         "spec": spec.model_dump(mode="json"),
         "cmdline": cmdline,
-        "kernel": parts.kernel.release,
+        "kernel": parts.base.kernel.release,
         "root": {**asdict(root.verity), "size": root.image.stat().st_size},
         "packs": [
             {**asdict(pack.ref), "size": pack.path.stat().st_size, "disk": file_of(pack, loaded)}
@@ -319,11 +336,7 @@ def _manifest(
             name: {"size": sizes[name], **({"sha256": digests[name]} if name in digests else {})}
             for name in sizes
         },
-        "packages": {
-            package.package: package.version
-            for name in (*base_sets(loaded), "kernel")
-            for package in inputs.lock.packages(name)
-        },
+        "packages": dict(parts.base.packages),
         "substitutions": [asdict(item) for item in inputs.substitutions],
     }
 

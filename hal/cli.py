@@ -22,7 +22,10 @@ from hal.errors import EXIT_FAILED, HalError
 from hal.measurecli import measure
 from hal.modelscli import models
 from hal.packcli import pack
-from hal.verifycli import verify
+from hal.sbomcli import provenance, sbom
+from hal.signcli import sign
+from hal.sourcescli import sources
+from hal.verifycli import collateral, verify
 
 if TYPE_CHECKING:
     pass
@@ -70,7 +73,12 @@ def main(debug: bool) -> None:
 main.add_command(pack)
 main.add_command(models)
 main.add_command(measure)
+main.add_command(sbom)
+main.add_command(provenance)
+main.add_command(sources)
 main.add_command(verify)
+main.add_command(collateral)
+main.add_command(sign)
 
 
 @main.command()
@@ -130,14 +138,17 @@ def lock(
     offline: bool,
     locked: bool,
     artifacts: tuple[str, ...],
+    buildroot: Path | None,
+    sources_file: Path | None,
 ) -> None:
     """Pin what is there now: resolve Debian packages and wheels anew and write hal.lock."""
     from hal.lock import LOCK_PATH
     from hal.resolve import refresh, refresh_sets
     from hal.sources import Mirrors
 
-    if offline or locked or artifacts:
-        raise click.UsageError("`hal lock` asks the archives: no --offline, --locked or --artifact")
+    if offline or locked or artifacts or buildroot or sources_file:
+        refused = "--offline, --locked, --artifact, --buildroot or --sources"
+        raise click.UsageError(f"`hal lock` asks the archives: no {refused}")
     path = lock_path or LOCK_PATH
     known = Mirrors.choose(mirrors, snapshot)
     changes = refresh_sets(only, path, known) if only else refresh(path, known)
@@ -196,7 +207,16 @@ def boot(spec: str, out: Path, as_json: bool, **options: Any) -> None:
 
     loaded = load_spec(spec)
     credentials.given(options["credentials"], loaded.spec.variant)  # refused before a build of minutes
-    names = ("lock_path", "mirrors", "snapshot", "offline", "locked", "artifacts")
+    names = (
+        "lock_path",
+        "mirrors",
+        "snapshot",
+        "offline",
+        "locked",
+        "artifacts",
+        "buildroot",
+        "sources_file",
+    )
     sources = {name: options.pop(name) for name in names}
     wait, print_only = options.pop("wait"), options.pop("print_only")
     reporter = make_reporter(as_json)
@@ -223,8 +243,9 @@ def test(spec: str, out: Path, expression: str | None, **sources: Any) -> None:
 
     loaded = load_spec(spec)
     reporter = make_reporter(False)
-    building.build(loaded, out, gather_inputs(loaded, reporter, **sources), reporter)
-    raise SystemExit(run_checks(spec, out, expression, sources["artifacts"]))
+    inputs = gather_inputs(loaded, reporter, **sources)
+    building.build(loaded, out, inputs, reporter)
+    raise SystemExit(run_checks(spec, out, expression, sources["artifacts"], inputs.buildroot))
 
 
 @main.command()

@@ -40,6 +40,20 @@ def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--offline", is_flag=True, help="Use the cache and local directories only."),
         click.option(
+            "--buildroot",
+            type=click.Path(path_type=Path, file_okay=False, exists=True),
+            envvar="HAL_BUILDROOT",
+            help="For `base: buildroot`: a tree of the pinned release at hand.",
+        ),
+        click.option(
+            "--sources",
+            "sources_file",
+            type=click.Path(path_type=Path, dir_okay=False, exists=True),
+            envvar="HAL_BUILDROOT_SOURCES",
+            metavar="FILE",
+            help="For `base: buildroot`: a sources file in place of the spec's.",
+        ),
+        click.option(
             "--locked", is_flag=True, help="Fail where a pinned package is gone, take no successor."
         ),
         click.option(
@@ -72,6 +86,8 @@ def gather_inputs(
     offline: bool,
     locked: bool,
     artifacts: tuple[str, ...],
+    buildroot: Path | None = None,
+    sources_file: Path | None = None,
     whole: bool = False,
     models: Sequence[Model] = (),
 ) -> Inputs:
@@ -82,7 +98,7 @@ def gather_inputs(
     from hal.build import package_sets
     from hal.cache import Cache
     from hal.fetch import Fetcher
-    from hal.inputs import gather
+    from hal.inputs import GivenBuildroot, gather
     from hal.lock import LOCK_PATH, load_lock
     from hal.releases import parse_given
     from hal.sources import Mirrors
@@ -94,5 +110,14 @@ def gather_inputs(
     if sets is None:
         sets = package_sets(loaded) if loaded is not None else ()
     return gather(
-        sets, loaded, lock, fetcher, reporter, locked=locked, given=given, whole=whole, models=models
+        sets,
+        loaded,
+        lock,
+        fetcher,
+        reporter,
+        locked=locked,
+        given=given,
+        whole=whole,
+        models=models,
+        buildroot=GivenBuildroot(buildroot, sources_file),
     )

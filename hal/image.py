@@ -50,19 +50,28 @@ COMMON_ARGUMENTS = (
     "audit=0",
     "cryptomgr.notests",
     "lsm=landlock,lockdown,yama",
+    "efi=noruntime",
     "systemd.show_status=0",
     "TERM=dumb",
 )
 """panic=-1 ends the machine at once when dm-verity finds a damaged block. The timer options skip
 calibrations, and cryptomgr.notests self-tests of ciphers, that cost a second without telling anything new.
 `lsm` names the security modules that do something here: AppArmor, TOMOYO, IPE and BPF have no policy in the
-image, and for the last systemd loads a program at each start (half a second in emulation). TERM=dumb keeps
-systemd from sending escape sequences to the serial line."""
+image, and for the last systemd loads a program at each start (half a second in emulation). efi=noruntime:
+UEFI variables are the host's and no register here holds them; systemd would take options out of one
+(SystemdOptions) on a kernel that has a file system for them. TERM=dumb keeps systemd from sending escape
+sequences to the serial line."""
 
 VARIANT_ARGUMENTS = {
     # Warnings and worse on the serial line: for the host they are the only sign of why a machine stopped.
-    "production": ("quiet", "loglevel=4", "systemd.import_credentials=no", "hal.variant=production"),
-    "debug": ("loglevel=5", "hal.variant=debug"),
+    "production": (
+        "quiet",
+        "loglevel=4",
+        "lockdown=confidentiality",  # not even root reads or changes the running kernel (kernel_lockdown(7))
+        "systemd.import_credentials=no",
+        "hal.variant=production",
+    ),
+    "debug": ("loglevel=5", "lockdown=integrity", "hal.variant=debug"),
 }
 CONSOLES = {"x86_64": "console=ttyS0", "aarch64": "console=ttyAMA0"}
 
@@ -187,6 +196,15 @@ def disk_image(
     )
     esp.unlink()
     return target
+
+
+def replace_uki(disk: Path, uki: Path, seed: str, directory: Path, tools: Sandbox) -> None:
+    """Put another UKI in the EFI system partition of a disk that `disk_image` made with this seed."""
+    esp = _system_partition(uki, seed, directory, tools)
+    placed, _ = layout([Partition("esp", "esp", ESP_SIZE, esp)])
+    with disk.open("r+b") as file:
+        _copy(esp, file.fileno(), placed[0].offset)
+    esp.unlink()
 
 
 def pack_disk_name(name: str) -> str:

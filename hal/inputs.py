@@ -8,6 +8,7 @@ manifest says so.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,16 +32,44 @@ from hal.runtime import LIB, RuntimePart
 from hal.spec import LoadedSpec
 from hal.trees import cached_tree, inputs_digest
 
+BUILDROOT_VARIABLE = "HAL_BUILDROOT"
+SOURCES_VARIABLE = "HAL_BUILDROOT_SOURCES"
+
+
+@dataclass(frozen=True)
+class GivenBuildroot:
+    """What is at hand of Buildroot: a tree of the release, and a sources file in place of the spec's."""
+
+    tree: Path | None = None
+    sources: Path | None = None
+
+    @classmethod
+    def from_environment(cls) -> GivenBuildroot:
+        """As `HAL_BUILDROOT` and `HAL_BUILDROOT_SOURCES` say."""
+        tree, sources = (os.environ.get(name) for name in (BUILDROOT_VARIABLE, SOURCES_VARIABLE))
+        return cls(Path(tree) if tree else None, Path(sources) if sources else None)
+
+    def variables(self) -> dict[str, str]:
+        """The same as an environment."""
+        given = {BUILDROOT_VARIABLE: self.tree, SOURCES_VARIABLE: self.sources}
+        return {name: str(path.absolute()) for name, path in given.items() if path is not None}
+
 
 @dataclass(frozen=True)
 class Inputs:
-    """A build's inputs, all in the cache: `blobs` maps sha256 to files."""
+    """A build's inputs, all in the cache: `blobs` maps sha256 to files.
+
+    `fetcher` brings in what only a base that is built anew finds out that it needs; `buildroot` is what the
+    user has at hand of Buildroot.
+    """
 
     lock: Lock
     blobs: Mapping[str, Path]
     substitutions: tuple[Substitution, ...]
     cache: Cache
     archives: Mapping[str, Artifact] = field(default_factory=dict)
+    fetcher: Fetcher | None = None
+    buildroot: GivenBuildroot | None = None
 
     @property
     def epoch(self) -> int:
@@ -85,6 +114,7 @@ def gather(
     given: Mapping[str, GivenFile] | None = None,
     whole: bool = False,
     models: Sequence[Model] = (),
+    buildroot: GivenBuildroot | None = None,
 ) -> Inputs:
     """Bring in the packages of `sets` and, for a spec, its engines' artifacts and its models' files.
 
@@ -113,7 +143,7 @@ def gather(
         reporter.close()
     for item in found.substitutions:
         reporter.note(f"no longer to be had as pinned: {item}")
-    return Inputs(found.lock, found.files, found.substitutions, fetcher.cache, released)
+    return Inputs(found.lock, found.files, found.substitutions, fetcher.cache, released, fetcher, buildroot)
 
 
 def _engines_artifacts(

@@ -1,8 +1,8 @@
 """The kernel and the initrd of an appliance.
 
-The kernel is the distribution's own, taken out of its package. The initrd holds hal's static init
-(`services/init`), the modules it inserts and their list, nothing else: it opens the root by the hash on the
-command line, or stops.
+The kernel is Debian's own, taken out of its package, or the one that Buildroot has built. The initrd holds
+hal's static init (`services/init`), the modules it inserts and their list, nothing else: it opens the root
+by the hash on the command line, or stops.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ KERNEL_HEADERS = ("-idirafter", "/usr/include", "-idirafter", "/usr/include/x86_
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel package's content: the image, its release (`uname -r`) and its modules' directory."""
+    """A kernel: image, release (`uname -r`) and the directory of its modules, None where all is built in."""
 
     image: Path
     release: str
-    modules: Path
+    modules: Path | None
 
 
 def kernel(packages: Sequence[DebianPackage], blobs: Mapping[str, Path], cache: Cache) -> Kernel:
@@ -65,7 +65,7 @@ def initrd(kernel: Kernel, tee: str, tools: Sandbox, cache: Cache) -> Path:
             (tree / directory).mkdir(parents=True)
         _compile(sources, tree / "init", tools)
         lines = []
-        for module in modules(kernel.modules, table, tee):
+        for module in modules(kernel.modules, table, tee) if kernel.modules else ():
             name = f"lib/{module.name}.ko"
             (tree / name).write_bytes(module.content)
             lines.append(f"{'?' if module.optional else ''}/{name}\n")

@@ -24,6 +24,9 @@ class Reporter(Protocol):
     def note(self, text: str) -> None:
         """Something that a user should know (a package that was replaced by its successor)."""
 
+    def status(self, step: str, text: str) -> None:
+        """Where a step under way is; of several, the last one counts."""
+
     def expect(self, size: int) -> None:
         """`size` more bytes are to be downloaded."""
 
@@ -44,6 +47,9 @@ class Silent:
     def note(self, text: str) -> None:
         pass
 
+    def status(self, step: str, text: str) -> None:
+        pass
+
     def expect(self, size: int) -> None:
         pass
 
@@ -55,14 +61,16 @@ class Silent:
 
 
 class Lines(Silent):
-    """Plain lines, for logs: one when a step has ended, downloads every 50 MB."""
+    """Plain lines, for logs: one when a step has ended, downloads every 50 MB, long steps every 15 s."""
 
     every = 50_000_000
+    seconds = 15.0
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._start = time.monotonic()
         self._expected = self._arrived = self._told = 0
+        self._status_told: dict[str, float] = {}
 
     def _say(self, text: str) -> None:
         # One write, so that the lines of two threads stay apart.
@@ -77,6 +85,12 @@ class Lines(Silent):
 
     def note(self, text: str) -> None:
         self._say(f"note: {text}")
+
+    def status(self, step: str, text: str) -> None:
+        now = time.monotonic()
+        if now - self._status_told.get(step, -self.seconds) >= self.seconds:
+            self._status_told[step] = now
+            self._say(f"{step}: {text}")
 
     def expect(self, size: int) -> None:
         with self._lock:
@@ -113,6 +127,9 @@ class JsonLines(Silent):
     def note(self, text: str) -> None:
         self._say(event="note", text=text)
 
+    def status(self, step: str, text: str) -> None:
+        self._say(event="step", name=step, state="running", text=text)
+
 
 class Terminal(Silent):
     """A live display on a terminal: a spinner per step under way, a bar while files come in."""
@@ -144,6 +161,7 @@ class Terminal(Silent):
         )
         self._bar: Any = None
         self._live = 0
+        self._tasks: dict[str, Any] = {}
         self._lock = threading.RLock()
 
     @contextlib.contextmanager
@@ -153,7 +171,7 @@ class Terminal(Silent):
             if self._live == 0 and self._bar is None:
                 self._progress.start()
             self._live += 1
-            task = self._progress.add_task(self._plain(name), total=None)
+            task = self._tasks[name] = self._progress.add_task(self._plain(name), total=None)
         try:
             yield
             seconds = time.monotonic() - begin
@@ -162,9 +180,15 @@ class Terminal(Silent):
         finally:
             with self._lock:
                 self._progress.remove_task(task)
+                self._tasks.pop(name, None)
                 self._live -= 1
                 if self._live == 0:
                     self._progress.stop()
+
+    def status(self, step: str, text: str) -> None:
+        with self._lock:
+            if step in self._tasks:
+                self._progress.update(self._tasks[step], description=self._plain(f"{step}: {text}"))
 
     def note(self, text: str) -> None:
         self._console.print(f"[yellow]note:[/] {self._plain(text)}")

@@ -120,10 +120,15 @@ def _size(release: Release, cache: Cache, *, offline: bool) -> int:
         return cached.stat().st_size
     if offline:
         return 0  # it will be missed when it is fetched, unless the pack that it makes is there already
-    return _asked_size(release.url)
+    return asked_size(release.url, f"check the network, or give the file: {OPTION}")
 
 
-def _asked_size(url: str) -> int:
+def asked_size(url: str, hint: str) -> int:
+    """Bytes of the file at a URL, as its server says; `hint` says what else a user can do.
+
+    Raises:
+        HalError: the server does not say.
+    """
     import requests
 
     from hal.http import new_session
@@ -133,5 +138,4 @@ def _asked_size(url: str) -> int:
         answer.raise_for_status()
         return int(answer.headers["Content-Length"])
     except (requests.RequestException, KeyError, ValueError) as error:
-        hint = f"check the network, or give the file: {OPTION}"
         raise HalError(f"{url}: its size cannot be found out: {error}", hint) from error

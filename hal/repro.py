@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import filecmp
 import os
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +91,12 @@ def _build(loaded: LoadedSpec, surroundings: Surroundings, home: Path, inputs: I
             *(sys.executable, "-m", "hal.cli", "build", str(loaded.path.absolute())),
             *("--offline", "--locked", "--lock", str(lock), "--out", str(home / "out")),
         ],
-        env={**dict(surroundings.variables), "HAL_CACHE": str(cache.root), "PYTHONPATH": str(PROJECT)},
+        env={
+            **dict(surroundings.variables),
+            **(inputs.buildroot.variables() if inputs.buildroot else {}),
+            "HAL_CACHE": str(cache.root),
+            "PYTHONPATH": str(PROJECT),
+        },
         what=f"the build in {home}",
     )
     return home / "out" / loaded.spec.appliance.name
@@ -106,4 +112,7 @@ def _cache_with_same_downloads(root: Path, inputs: Inputs) -> Cache:
         path = cache.path(sha256)
         path.parent.mkdir(parents=True, exist_ok=True)
         os.link(blob, path)
+    downloads = Path("buildroot/dl")
+    if (inputs.cache.root / downloads).is_dir():
+        shutil.copytree(inputs.cache.root / downloads, root / downloads, copy_function=os.link)
     return cache

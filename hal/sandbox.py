@@ -27,6 +27,15 @@ ROOT_LINKS = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "
 
 
 @dataclass(frozen=True)
+class Bind:
+    """A host directory under another name inside: for programs whose output holds the paths they work in."""
+
+    source: Path
+    target: str
+    writable: bool = False
+
+
+@dataclass(frozen=True)
 class Sandbox:
     """A root tree to run programs from.
 
@@ -43,6 +52,7 @@ class Sandbox:
         *,
         readable: Sequence[Path] = (),
         writable: Sequence[Path] = (),
+        binds: Sequence[Bind] = (),
         devices: Sequence[Path] = (),
         host_devices: bool = False,
         network: bool = False,
@@ -82,6 +92,8 @@ class Sandbox:
             words += ["--ro-bind", str(path), str(path)]
         for path in writable:
             words += ["--bind", str(path), str(path)]
+        for bind in binds:
+            words += ["--bind" if bind.writable else "--ro-bind", str(bind.source), bind.target]
         variables = {
             "PATH": "/usr/sbin:/usr/bin",
             "HOME": "/tmp",
@@ -101,6 +113,7 @@ class Sandbox:
         *,
         readable: Sequence[Path] = (),
         writable: Sequence[Path] = (),
+        binds: Sequence[Bind] = (),
         host_devices: bool = False,
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
@@ -110,7 +123,13 @@ class Sandbox:
     ) -> Completed:
         """Run `argv` inside to its end; see `hal.run.run` for the result and the errors."""
         command = self.command(
-            argv, readable=readable, writable=writable, host_devices=host_devices, cwd=cwd, env=env
+            argv,
+            readable=readable,
+            writable=writable,
+            binds=binds,
+            host_devices=host_devices,
+            cwd=cwd,
+            env=env,
         )
         return run(command, input=input, check=check, what=what or argv[0])
 

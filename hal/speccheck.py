@@ -31,10 +31,7 @@ LABEL_CHARACTERS = 36
 
 SSH_PORT = 22
 
-NOT_YET: tuple[tuple[str, str], ...] = (
-    ("base", "buildroot"),
-    ("arch", "aarch64"),
-)
+NOT_YET: tuple[tuple[str, str], ...] = (("arch", "aarch64"),)
 """Values that the schema knows and this version of hal cannot build. Whoever builds one takes its row out."""
 
 TOKEN_HINT = (
@@ -94,6 +91,24 @@ def _production(chosen: Chosen) -> Iterator[Problem]:
     if chosen.spec.variant == "production" and not chosen.spec.gateway.tokens:
         text = "a production appliance needs at least one token: without, it refuses every request"
         yield Problem(("gateway", "tokens"), text, hint=TOKEN_HINT)
+
+
+def _buildroot(chosen: Chosen) -> Iterator[Problem]:
+    spec = chosen.spec
+    if spec.base != "buildroot" and spec.buildroot != type(spec.buildroot)():
+        yield Problem(("buildroot",), f"is for `base: buildroot`, and base is {spec.base}")
+    for key in ("config", "kernel"):
+        symbols = [_symbol(line) for line in getattr(spec.buildroot, key)]
+        for index, symbol in enumerate(symbols):
+            if symbol in symbols[:index]:
+                yield Problem(("buildroot", key, index), f"{symbol} is there twice")
+    if spec.buildroot.sources is not None and not (chosen.directory / spec.buildroot.sources).is_file():
+        path = chosen.directory / spec.buildroot.sources
+        yield Problem(("buildroot", "sources"), f"there is no file {path}")
+
+
+def _symbol(line: str) -> str:
+    return line.removeprefix("# ").partition("=")[0].partition(" ")[0]
 
 
 def _tee(chosen: Chosen) -> Iterator[Problem]:
@@ -314,6 +329,7 @@ CHECKS: tuple[tuple[tuple[KeyPath, ...], Check], ...] = (
     ((("engines",), ("selector",)), gatewaycheck.exclusive),
     ((("variant",), ("gateway", "tokens")), _production),
     ((("tee",), ("arch",)), _tee),
+    ((("base",), ("buildroot",)), _buildroot),
     ((("engines",), ("arch",)), _artifacts),
     ((("engines",), ("gateway", "port"), ("gateway", "guardrails"), ("variant",)), _ports),
     ((), _users),

@@ -19,6 +19,7 @@ from pydantic_core import PydanticCustomError
 from hal.engines.settings import Scalar
 from hal.models import Delivery, Model
 from hal.size import Size
+from hal.specbuildroot import Buildroot
 from hal.specgateway import Gateway, tls
 from hal.specprovision import Provision
 from hal.strict import EngineName, Line, Many, Matching, ModelName, Value
@@ -211,6 +212,9 @@ class Spec(Value):
 
     appliance: Appliance = Field(description="what the image is called")
     base: Base = Field(description="what makes the root: Debian's packages, or sources", default="debian")
+    buildroot: Buildroot = Field(
+        description="for `base: buildroot`: what its configuration has besides hal's", default=Buildroot()
+    )
     init: Init = Field(description="what runs as process 1", default="systemd")
     arch: Arch = Field(description="architecture of the machine", default="x86_64")
     tee: Tee = Field(

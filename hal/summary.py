@@ -42,6 +42,7 @@ def _console() -> Console:
 def built_summary(built: Built, spec: str) -> None:
     """The artefacts and their sizes, and how to boot what was built; `spec` is what the user called it."""
     from hal.measure.document import NAME
+    from hal.sbom.document import NAME as BILL
 
     console = _console()
     manifest = built.manifest
@@ -74,6 +75,7 @@ def built_summary(built: Built, spec: str) -> None:
         ("vmlinuz", artefacts["vmlinuz"]["size"], f"Linux {manifest['kernel']}, for direct kernel boot"),
         ("initrd", artefacts["initrd"]["size"], "opens the root by its hash, or stops"),
         (NAME, artefacts[NAME]["size"], "what it will measure as: `hal verify` compares with it"),
+        (BILL, artefacts[BILL]["size"], "all that is in it, with licences and digests (CycloneDX)"),
     ]
     for name, size, text in rows:
         table.add_row(name, format_size(size), text)
@@ -110,8 +112,9 @@ def measurements_summary(found: Measurements) -> None:
         machine = f"{whole.vcpus} vCPUs, {format_size(whole.memory)}"
         table.add_row("tdx", f"{whole.boot} boot, {whole.behaviour}, {machine}", "RTMR 0", whole.rtmr0)
     for entry in platforms.tpm:
+        machine = "uki boot, secure" if entry.secure_boot else "uki boot"
         for number in sorted(entry.pcrs, key=int):
-            table.add_row("tpm", "uki boot", f"PCR {number}", entry.pcrs[number])
+            table.add_row("tpm", machine, f"PCR {number}", entry.pcrs[number])
     console = _console()
     console.width = max(console.width, ONE_LINE)
     image = found.image

@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 
 from hal.cache import Cache
 from hal.errors import HalError
@@ -34,25 +35,35 @@ ACCOUNTS = {
 """What the maintainer scripts would have made and the programs look for."""
 
 
-def digest(packages: Sequence[DebianPackage]) -> str:
+def digest(packages: Sequence[DebianPackage], programs: Mapping[str, str] = MappingProxyType({})) -> str:
     """The name of the tree that these packages make."""
-    return inputs_digest(RECIPE, *sorted(package.sha256 for package in packages))
+    links = [f"{name} {target}" for name, target in sorted(programs.items())]
+    return inputs_digest(RECIPE, *sorted(package.sha256 for package in packages), *links)
 
 
 def tools_tree(
-    packages: Sequence[DebianPackage], blobs: Mapping[str, Path], cache: Cache, epoch: int
+    packages: Sequence[DebianPackage],
+    blobs: Mapping[str, Path],
+    cache: Cache,
+    epoch: int,
+    programs: Mapping[str, str] = MappingProxyType({}),
 ) -> Sandbox:
-    """The tools tree, unpacked if the cache does not have it; `blobs` maps sha256 to package files."""
+    """The tools tree, unpacked if the cache does not have it; `blobs` maps sha256 to package files.
+
+    `programs` are further names in `/usr/bin`, which maintainer scripts would have made (alternatives).
+    """
 
     def make(tree: Path) -> None:
         unpack([blobs[package.sha256] for package in packages], tree)
         for name, target in ROOT_LINKS.items():
             if not (tree / name).is_symlink():
                 (tree / name).symlink_to(target)
+        for name, target in programs.items():
+            (tree / "usr/bin" / name).symlink_to(target)
         for name, text in ACCOUNTS.items():
             (tree / name).write_text(text)
 
-    return Sandbox(cached_tree(cache, "tools", digest(packages), make), epoch)
+    return Sandbox(cached_tree(cache, "tools", digest(packages, programs), make), epoch)
 
 
 def unpack(debs: Sequence[Path], tree: Path) -> None:

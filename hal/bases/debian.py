@@ -14,15 +14,21 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache as remember
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from hal.bases import Base
 from hal.cache import Cache
+from hal.kernel import Kernel, kernel
 from hal.lock import DebianPackage
+from hal.progress import Reporter
 from hal.run import run
 from hal.sandbox import Sandbox
 from hal.trees import cached_tree, inputs_digest
+
+if TYPE_CHECKING:
+    from hal.inputs import Inputs
 
 HERE = Path(__file__).parent
 FINISH = HERE / "debian-finish.sh"
@@ -55,6 +61,32 @@ def package_sets() -> dict[str, Any]:
     """The table of top-level packages, `debian.yaml`."""
     table: dict[str, Any] = yaml.load((HERE / "debian.yaml").read_text(), yaml.CSafeLoader)
     return table
+
+
+def base(sets: Sequence[str], inputs: Inputs, tools: Sandbox, reporter: Reporter) -> Base:
+    """The base of the lock's package sets, with the kernel of the set `kernel`; made if it is not cached.
+
+    Raises:
+        HalError: see `root_tree`.
+    """
+    lock = inputs.lock
+    # Sets on top of the same one may share packages.
+    packages = list(dict.fromkeys(item for name in sets for item in lock.packages(name)))
+    kernels = lock.packages("kernel")
+
+    def boot() -> Kernel:
+        with reporter.step("kernel"):
+            return kernel(kernels, inputs.blobs, inputs.cache)
+
+    def root() -> Path:
+        with reporter.step("base tree (Debian)"):
+            return root_tree(packages, inputs.blobs, lock.debian.suite, tools, inputs.cache)
+
+    with ThreadPoolExecutor() as pool:
+        kernel_job, root_job = pool.submit(boot), pool.submit(root)
+        tree = root_job.result()
+        versions = {package.package: package.version for package in (*packages, *kernels)}
+        return Base(tree, tree.name, kernel_job.result(), versions)
 
 
 def digest(packages: Sequence[DebianPackage], epoch: int) -> str:

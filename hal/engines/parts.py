@@ -91,6 +91,11 @@ class ArchiveArtifact(Value):
     name: EngineName | None = Field(
         description="what `--artifact` calls it; default: the engine's name", default=None
     )
+    license: Line = Field(
+        description="SPDX expression of what is in it; NOASSERTION: not known",
+        default="NOASSERTION",
+        min_length=1,
+    )
     when: dict[SettingName, Many[Scalar]] = Field(
         description="settings with the values that it is needed for; default: it always is", default={}
     )

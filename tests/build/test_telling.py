@@ -21,7 +21,15 @@ from hal.summary import built_summary, doctor_summary, profiles_summary, repro_s
 MANIFEST = {
     "artefacts": {
         name: {"size": 1 << 20}
-        for name in ("disk.img", "vmlinuz", "initrd", "cmdline", "uki.efi", "measurements.json")
+        for name in (
+            "disk.img",
+            "vmlinuz",
+            "initrd",
+            "cmdline",
+            "uki.efi",
+            "measurements.json",
+            "sbom.cdx.json",
+        )
     },
     "root": {"size": 80 << 20, "root_hash": "ab" * 32},
     "packs": [{"name": "tiny", "kind": "model", "size": 4096, "root_hash": "cd" * 32, "disk": "disk.img"}],
@@ -184,3 +192,17 @@ def test_the_other_summaries(capsys: pytest.CaptureFixture[str]) -> None:
     assert "no [kvm] here" in out and "modprobe kvm" in out
     row = r"^starter +2G +2 +- +(~3\d\d|\d+)(\.\d)?M +A first appliance: .* Not for production\. *$"
     assert re.search(row, out, re.MULTILINE), "a line each"
+
+
+def test_a_long_step_says_where_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    log = Lines()
+    for text in ("package 1 of 60", "package 2 of 60"):  # at most one line in a while
+        log.status("base tree", text)
+    assert capsys.readouterr().err.count("\n") == 1
+    JsonLines().status("base tree", "package 1 of 60")
+    told = json.loads(capsys.readouterr().out)
+    assert told == {"event": "step", "name": "base tree", "state": "running", "text": "package 1 of 60"}
+    terminal = Terminal()
+    with terminal.step("base tree"):
+        terminal.status("base tree", "package [b] of 60")
+        assert [task.description for task in terminal._progress.tasks] == ["base tree: package \\[b] of 60"]

@@ -203,8 +203,34 @@ TABLE: dict[str, tuple[str, list[str]]] = {
         INLINE + TINY.replace("size: 3", "size: 4") + "\n",
         ["7: models[0].files[0].size: DIR/t.gguf has 3 bytes, not 4"],
     ),
+    "a Buildroot configuration for another base": (
+        STARTER + "buildroot: {kernel: [CONFIG_NUMA=y]}\n",
+        ["4: buildroot: is for `base: buildroot`, and base is debian"],
+    ),
+    "lines of a configuration": (
+        STARTER
+        + "base: buildroot\nbuildroot:\n  config: [CONFIG_NUMA=y, BR2_A=y, '# BR2_A is not set']\n"
+        + "  kernel: [CONFIG_DRM=m, CONFIG_A=y]\n",
+        [
+            (
+                "6: buildroot.config[0]: must be a line of a Buildroot configuration, as BR2_PACKAGE_STRACE=y or "
+                "# BR2_PACKAGE_STRACE is not set"
+            ),
+            (
+                "7: buildroot.kernel[0]: must be a line of a kernel configuration, as CONFIG_NUMA=y or "
+                "# CONFIG_NUMA is not set (the kernel has no modules)"
+            ),
+        ],
+    ),
+    "sources that are not there": (
+        STARTER + "base: buildroot\nbuildroot: {sources: none.yaml}\n",
+        ["5: buildroot.sources: there is no file DIR/none.yaml"],
+    ),
+    "a symbol twice": (
+        STARTER + "base: buildroot\nbuildroot: {config: [BR2_A=y, '# BR2_A is not set']}\n",
+        ["5: buildroot.config[1]: BR2_A is there twice"],
+    ),
     # what is not built yet
-    "base": (STARTER + "base: buildroot\n", ["4: base: buildroot is not available in this version of hal"]),
     "arch": (STARTER + "arch: aarch64\n", ["4: arch: aarch64 is not available in this version of hal"]),
     "endpoint elsewhere without its address": (
         HEAD + "engines: [llamacpp, openai]\n" + MODELS,
