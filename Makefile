@@ -3,6 +3,8 @@
 .DEFAULT_GOAL := help
 PROFILE ?= starter
 ARTIFACT ?=
+BUILDROOT ?=
+LINUX ?=
 HAL := .venv/bin/hal
 PYTEST := .venv/bin/pytest
 
@@ -40,6 +42,11 @@ test-large: dev ## run the tests with vLLM and of fifty power cuts: gigabytes, a
 .PHONY: test-fast
 test-fast: dev ## run the tests that need neither QEMU nor minutes
 	$(PYTEST) -m 'not appliance and not slow and not large'
+
+.PHONY: check-buildroot
+check-buildroot: dev ## check buildroot-external/ with a tree of Buildroot (BUILDROOT=DIR; LINUX=DIR: a kernel's too)
+	@test -n '$(BUILDROOT)' || { echo 'make check-buildroot BUILDROOT=DIR: a tree of Buildroot 2026.02.3' >&2; exit 2; }
+	HAL_BUILDROOT='$(BUILDROOT)' HAL_LINUX='$(LINUX)' $(PYTEST) tests/buildroot tests/render/test_external.py
 
 .PHONY: lint
 lint: dev ## ruff, mypy and shellcheck
