@@ -90,6 +90,7 @@ def _build(loaded: LoadedSpec, surroundings: Surroundings, home: Path, inputs: I
             *("sh", "-euc", "\n".join(script), "build"),
             *(sys.executable, "-m", "hal.cli", "build", str(loaded.path.absolute())),
             *("--offline", "--locked", "--lock", str(lock), "--out", str(home / "out")),
+            *(word for value in _archives(inputs, cache) for word in ("--artifact", value)),
         ],
         env={
             **dict(surroundings.variables),
@@ -100,6 +101,14 @@ def _build(loaded: LoadedSpec, surroundings: Surroundings, home: Path, inputs: I
         what=f"the build in {home}",
     )
     return home / "out" / loaded.spec.appliance.name
+
+
+def _archives(inputs: Inputs, cache: Cache) -> list[str]:
+    """The engines' release archives as `--artifact` takes them: some came from the user, not from a pin."""
+    return [
+        f"{name}={cache.path(archive.sha256)}#sha256={archive.sha256}"
+        for name, archive in sorted(inputs.archives.items())
+    ]
 
 
 def _cache_with_same_downloads(root: Path, inputs: Inputs) -> Cache:
