@@ -213,8 +213,8 @@ TABLE: dict[str, tuple[str, list[str]]] = {
         + "  kernel: [CONFIG_DRM=m, CONFIG_A=y]\n",
         [
             (
-                "6: buildroot.config[0]: must be a line of a Buildroot configuration, as BR2_PACKAGE_STRACE=y or "
-                "# BR2_PACKAGE_STRACE is not set"
+                "6: buildroot.config[0]: must be a line of a Buildroot configuration, as "
+                "BR2_PACKAGE_STRACE=y or # BR2_PACKAGE_STRACE is not set"
             ),
             (
                 "7: buildroot.kernel[0]: must be a line of a kernel configuration, as CONFIG_NUMA=y or "
