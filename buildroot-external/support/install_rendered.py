@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Installs files that hal has rendered: install_rendered.py RENDERED SPEC TREE PATTERN...
 
-RENDERED/SPEC/LAYERS names the layers of a spec, directories beside it; each path is in one of them. A pattern is a path in
-the image without its first slash, where `*` stands for anything, `/` too. What a layer's LINKS names becomes a symbolic
-link; a filter of system calls (`NAME.bpf.txt`, a line for each instruction) becomes what setpriv(1) loads.
+RENDERED/SPEC/LAYERS names the layers of a spec, directories beside it; each path is in one of them. A
+pattern is a path in the image without its first slash, where `*` stands for anything, `/` too. What a
+layer's LINKS names becomes a symbolic link; a filter of system calls (`NAME.bpf.txt`, a line for each
+instruction) becomes what setpriv(1) loads.
 
 Says on standard error what is wrong and exits with 1 where a pattern fits nothing, unless it ends in `?`.
 """
