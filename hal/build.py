@@ -262,7 +262,8 @@ def _assemble(
                 services=parts.services,
             )
     (directory / RECORDS[0]).write_text(bill.result())
-    cmdline = command_line(spec.arch, spec.variant, seed, root, state=spec.disk.state > 0)
+    state, silent = spec.disk.state > 0, parts.base.kernel.silent
+    cmdline = command_line(spec.arch, spec.variant, seed, root, state=state, silent=silent)
     (directory / "cmdline").write_text(cmdline + "\n")
     with reporter.step("unified kernel image"):
         os_release = rendered["/usr/lib/os-release"].content

@@ -76,12 +76,21 @@ VARIANT_ARGUMENTS = {
 CONSOLES = {"x86_64": "console=ttyS0", "aarch64": "console=ttyAMA0"}
 
 
-def command_line(arch: str, variant: str, root_label: str, root: RootImage, *, state: bool) -> str:
-    """The kernel's command line, which is measured: it names the root hash, the variant and the state."""
+SILENT = "console=ttynull"
+"""Without it such a kernel has no console at all, and programs cannot open theirs."""
+
+
+def command_line(
+    arch: str, variant: str, root_label: str, root: RootImage, *, state: bool, silent: bool = False
+) -> str:
+    """The kernel's command line, which is measured: it names the root hash, the variant and the state.
+
+    `silent` is for a kernel without a driver for the serial port.
+    """
     verity = root.verity
     return " ".join(
         [
-            CONSOLES[arch],
+            SILENT if silent else CONSOLES[arch],
             *COMMON_ARGUMENTS,
             *VARIANT_ARGUMENTS[variant],
             f"hal.root={root_label},{verity.data_blocks},{verity.salt},{verity.root_hash}",

@@ -35,11 +35,15 @@ KERNEL_HEADERS = ("-idirafter", "/usr/include", "-idirafter", "/usr/include/x86_
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel: image, release (`uname -r`) and the directory of its modules, None where all is built in."""
+    """A kernel: image, release (`uname -r`) and the directory of its modules, None where all is built in.
+
+    A `silent` one has no driver for a serial port: all that it could say goes to `ttynull`.
+    """
 
     image: Path
     release: str
     modules: Path | None
+    silent: bool = False
 
 
 def kernel(packages: Sequence[DebianPackage], blobs: Mapping[str, Path], cache: Cache) -> Kernel:

@@ -41,8 +41,9 @@ def test_a_larger_disk_is_a_larger_state(image: Image, boot_image: Boot, tmp_pat
         return plan
 
     with boot_image(image, directory=tmp_path, change=change) as appliance:
-        size = appliance.ssh().check_output("df --block-size=1M --output=size /var/lib/hal | tail -1")
-    assert int(size) > 900
+        # Not every base has a df that is told what to print.
+        size = appliance.ssh().check_output("df -k /var/lib/hal | tail -n 1").split()[1]
+    assert int(size) > 900 << 10
 
 
 def test_the_uki_boots_under_uefi_with_a_tpm(image: Image, boot_image: Boot) -> None:

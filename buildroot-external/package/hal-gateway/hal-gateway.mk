@@ -14,6 +14,10 @@ HAL_GATEWAY_NO_TOKEN = 000000000000000000000000000000000000000000000000000000000
 
 ifneq ($(HAL_GATEWAY_TOKEN),)
 define HAL_GATEWAY_SET_TOKEN
+	echo $(HAL_GATEWAY_TOKEN) | grep -Eqx '[0-9a-fA-F]{64}' || { \
+		echo "BR2_PACKAGE_HAL_GATEWAY_TOKEN_SHA256 is no SHA-256" >&2; \
+		exit 1; \
+	}
 	$(SED) "s/^$(HAL_GATEWAY_NO_TOKEN) /$$(echo $(HAL_GATEWAY_TOKEN) | tr a-f A-F) /" \
 		$(TARGET_DIR)/etc/hal/gateway/tokens.map
 endef
@@ -21,7 +25,7 @@ endif
 
 define HAL_GATEWAY_INSTALL_TARGET_CMDS
 	$(call hal-install-rendered, \
-		etc/hal/gateway/* usr/lib/hal/gateway-*? \
+		etc/hal/gateway/* usr/lib/hal/gateway*? \
 		usr/lib/hal/credentials*?)
 	$(HAL_GATEWAY_SET_TOKEN)
 endef

@@ -20,7 +20,7 @@ HAL_PROVISIONER_POST_RSYNC_HOOKS += HAL_PROVISIONER_COPY_LICENSE
 define HAL_PROVISIONER_INSTALL_TARGET_CMDS
 	$(call hal-install-services,$(@D),provisioner)
 	$(call hal-install-rendered, \
-		usr/bin/hal-provision usr/lib/hal/resolver?)
+		usr/bin/hal-provision usr/lib/hal/resolver? srv/models/*?)
 endef
 
 define HAL_PROVISIONER_INSTALL_INIT_SYSTEMD

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Mapping
@@ -69,7 +70,11 @@ def finished(tree: Path) -> Base:
         if entry["type"] == "target" and entry.get("version")
     }
     release = (tree / "kernel.release").read_text().strip()
-    return Base(tree / "root", tree.name, Kernel(tree / "vmlinuz", release, None), versions)
+    silent = (
+        re.search(r"^CONFIG_SERIAL_\w+_CONSOLE=y$", (tree / "kernel.config").read_text(), re.MULTILINE)
+        is None
+    )
+    return Base(tree / "root", tree.name, Kernel(tree / "vmlinuz", release, None, silent), versions)
 
 
 @dataclass(frozen=True)

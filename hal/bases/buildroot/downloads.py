@@ -52,5 +52,5 @@ class Downloads:
             return None
         sources = self.sources
         blobs: Mapping[str, Path] = self.fetcher.fetch(sources.artifacts())
-        digest = inputs_digest("buildroot-sources", *self.digests, *self.lines)
+        digest = inputs_digest("buildroot-sources", sources.override(), *self.digests, *self.lines)
         return cached_tree(cache, "buildroot-sources", digest, lambda tree: sources.lay_out(blobs, tree))

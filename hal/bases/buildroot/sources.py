@@ -34,7 +34,7 @@ DROP: Literal["drop"] = "drop"
 OWN = "buildroot:"
 
 RECIPE = "1"
-"""Changes when what is rendered changes, so that cached directories are made anew."""
+"""Changes when all packages have to be built anew."""
 
 HEAD = """\
 # Sources of packages, as a sources file says. Without `override` the packages' own values would come last.
@@ -42,7 +42,7 @@ hal-sources := $(patsubst %/,%,$(dir $(lastword $(MAKEFILE_LIST))))
 hal-buildroots-patches := $(value pkg-patches-dirs)
 $(eval hal-patches-by-buildroot = $(value hal-buildroots-patches))
 override pkg-patches-dirs = $(strip $(if $(HAL_PATCHES_$($(1)_RAWNAME)),\\
-	$(filter-out none,$(HAL_PATCHES_$($(1)_RAWNAME))) \\
+	$(HAL_PATCHES_$($(1)_RAWNAME)) \\
 	$(filter-out $(patsubst %/,%,$($(1)_PKGDIR))%,$(call hal-patches-by-buildroot,$(1))),\\
 	$(call hal-patches-by-buildroot,$(1))))
 """
@@ -129,7 +129,7 @@ class Sources:
 
     def lay_out(self, blobs: Mapping[str, Path], tree: Path) -> None:
         """Fill `tree`; `blobs` maps sha256 to fetched files."""
-        for name in ("files", "hashes", "patches", "installed"):
+        for name in ("files", "hashes", "patches", "no-patches", "installed"):
             (tree / name).mkdir()
         (tree / "override.mk").write_text(self.override())
         for name, package in sorted(self.packages.items()):
@@ -206,6 +206,7 @@ def _lines(name: str, package: PackageSource) -> Iterator[str]:
         yield f"override HOST_{prefix}_OVERRIDE_SRCDIR = $(hal-sources)/installed/{name}"
         yield f"override HOST_{prefix}_DEPENDENCIES ="
         yield f"override HOST_{prefix}_AUTORECONF = NO"
+        yield f"override HOST_{prefix}_LICENSE_FILES ="
         yield f"override HOST_{prefix}_CONFIGURE_CMDS = :"
         yield f"override HOST_{prefix}_BUILD_CMDS = :"
         yield f"override HOST_{prefix}_INSTALL_CMDS = cp -R $(@D)/tree/. $(HOST_DIR)/"
@@ -218,7 +219,7 @@ def _lines(name: str, package: PackageSource) -> Iterator[str]:
         yield f"override {of}_HASH_FILES = $(hal-sources)/hashes/{name}.hash"
         yield f"override HOST_{of}_HASH_FILES = $(hal-sources)/hashes/{name}.hash"
         if package.patches == DROP:
-            yield f"HAL_PATCHES_{known} = none"
+            yield f"HAL_PATCHES_{known} = $(hal-sources)/no-patches"
         elif package.patches.startswith(OWN):
             yield f"HAL_PATCHES_{known} = $({of}_PKGDIR)/{package.patches.removeprefix(OWN)}"
         elif package.patches != KEEP:
