@@ -108,7 +108,7 @@ class Course:
     expected: Mapping[str, float]
     started: float
     done: set[str] = field(default_factory=set)
-    running: dict[str, str] = field(default_factory=dict)
+    running: dict[str, Timed] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
 
     def hear(self, timed: Timed) -> bool:
@@ -117,10 +117,10 @@ class Course:
             return False
         if timed.begins:
             self.running.pop(timed.package, None)
-            self.running[timed.package] = timed.step
+            self.running[timed.package] = timed
         else:
             self.seen.add(f"{timed.package} {timed.step}")
-            if self.running.get(timed.package) == timed.step:
+            if (under_way := self.running.get(timed.package)) and under_way.step == timed.step:
                 del self.running[timed.package]
             if timed.step.startswith("install-"):
                 self.done.add(timed.package)
@@ -147,7 +147,9 @@ class Course:
         if not known or not self.packages - self.done <= whole:
             return None
         did = sum(took for key, took in known.items() if key in self.seen)
-        rest = sum(took for key, took in known.items() if key not in self.seen)
+        for name, step in self.running.items():
+            did += min(max(now - step.when, 0.0), known.get(f"{name} {step.step}", 0.0))
+        rest = sum(known.values()) - did
         spent = now - self.started
         pace = did / spent if did > 0 and spent > 30 else 1.0
         return rest / pace
@@ -155,7 +157,7 @@ class Course:
     def words(self, now: float) -> str:
         """Package n of m, the step under way, and about how long it will take."""
         newest = next(reversed(self.running.items()), None)
-        named = f"{newest[0]} ({STEPS.get(newest[1], newest[1])})" if newest else ""
+        named = f"{newest[0]} ({STEPS.get(newest[1].step, newest[1].step)})" if newest else ""
         if not self.packages:
             return named
         what = f": {named}" if named else ""
