@@ -113,6 +113,8 @@ def in_a_process(world: World, code: str = "") -> subprocess.Popen[bytes]:
     import sys
 
     program = (
+        # What a shell starts in the background ignores SIGINT, and so would this.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"import sys; sys.path[:0] = {[str(MAKE.parents[2])]!r}\n"
         "from pathlib import Path\nfrom tests.unit.buildroot_stand_in import World\n"
         f"World(Path({str(world.home)!r}), {world.packages!r}).build()\n{code}"

@@ -417,6 +417,15 @@ def test_the_right_bytes_or_an_error(
     assert list((cache.root / "parts").iterdir()) == []
 
 
+def test_a_connection_that_breaks_after_the_last_byte_has_brought_the_file(
+    server: MisbehavingServer, cache: Cache
+) -> None:
+    artifact = put(server, b"ab")
+    server.faults["/file"] = [Fault("truncate", 1), Fault("long"), Fault("status", 0, 404)]
+    fetcher(cache).fetch([artifact])
+    assert cache.path(artifact.sha256).read_bytes() == b"ab"
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.lists(st.integers(1, 30_000), max_size=8), kind=st.sampled_from(["truncate", "reset"]))
 def test_interrupted_anywhere_it_still_arrives(
