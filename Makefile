@@ -11,7 +11,7 @@ PYTEST := .venv/bin/pytest
 .PHONY: help
 help: ## list what can be made
 	@echo 'make TARGET [PROFILE=$(PROFILE)]'
-	@sed -n 's/^\([a-z-]*\):.*## /  \1: /p' Makefile | while IFS=: read -r name text; do printf '%-12s%s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## /  \1: /p' Makefile | while IFS=: read -r name text; do printf '%-20s%s\n' "$$name" "$$text"; done
 
 .PHONY: image
 image: runtime ## build the appliance of PROFILE into build/
@@ -47,6 +47,11 @@ test-fast: dev ## run the tests that need neither QEMU nor minutes
 check-buildroot: dev ## check buildroot-external/ with a tree of Buildroot (BUILDROOT=DIR; LINUX=DIR: a kernel's too)
 	@test -n '$(BUILDROOT)' || { echo 'make check-buildroot BUILDROOT=DIR: a tree of Buildroot 2026.02.3' >&2; exit 2; }
 	HAL_BUILDROOT='$(BUILDROOT)' HAL_LINUX='$(LINUX)' $(PYTEST) tests/buildroot tests/render/test_external.py
+
+.PHONY: test-buildroot
+test-buildroot: dev ## boot and check appliances that Buildroot has made (BUILDROOT=DIR; the first time an hour)
+	@test -n '$(BUILDROOT)' || { echo 'make test-buildroot BUILDROOT=DIR: a tree of Buildroot 2026.02.3' >&2; exit 2; }
+	HAL_BUILDROOT='$(BUILDROOT)' $(PYTEST) tests/appliance -m 'not large' --base buildroot
 
 .PHONY: lint
 lint: dev ## ruff, mypy and shellcheck

@@ -88,7 +88,7 @@ class GoneError(HalError):
     def __init__(self, artifacts: Sequence[Artifact]) -> None:
         count = len(artifacts)
         super().__init__(
-            f"{count} pinned file{'s are' if count > 1 else ' is'} gone from where the lock found them",
+            f"{count} pinned file{'s are' if count > 1 else ' is'} gone from the pinned place",
             _gone_hint(artifacts),
             details=_listed([artifact.name for artifact in artifacts]),
         )

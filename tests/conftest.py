@@ -28,6 +28,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("hal")
     group.addoption("--spec", help="check the appliance of this spec instead of the tests' own small one")
     group.addoption(
+        "--base",
+        choices=("debian", "buildroot"),
+        default="debian",
+        help="what makes the operating system of the tests' own appliances; buildroot takes an hour once",
+    )
+    group.addoption(
         "--artifact",
         action="append",
         default=[],

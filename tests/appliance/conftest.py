@@ -2,7 +2,8 @@
 
 One virtual machine of an image is shared by all tests that only look; tests that break things boot their
 own. The images serve a model of the tests' own, whose answer is known and comes in seconds even where
-floating point is emulated. `--spec` puts another appliance in its place.
+floating point is emulated. `--spec` puts another appliance in its place, `--base buildroot` makes those of
+the tests with Buildroot.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ TOKEN = "a-token-of-the-tests"
 
 TINY = """\
 appliance: {{name: {name}, version: 1.0.0}}
+base: {base}
 variant: {variant}
 engines: {engines}
 models:
@@ -138,10 +140,11 @@ def build_image(request: pytest.FixtureRequest) -> Build:
 
     `elsewhere` is for images that must not take the place of others of the same name.
     """
-    usual: Path = request.config.getoption("--out").absolute()
+    out: Path = request.config.getoption("--out").absolute()
 
     def made(spec: Path | str, *artifacts: str, elsewhere: Path | None = None) -> Image:
         loaded, lock, reporter = load_spec(spec), load_lock(), Silent()
+        usual = out if loaded.spec.base == "debian" else out / loaded.spec.base
         fetcher = Fetcher(Cache(), Mirrors.choose(moment=lock.debian.created))
         inputs = gather(
             package_sets(loaded),
@@ -161,8 +164,11 @@ def build_image(request: pytest.FixtureRequest) -> Build:
 
 
 @pytest.fixture(scope="session")
-def write_spec(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+def write_spec(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
     """Writes a spec that serves the tests' model; `more` is added to it."""
+    base: str = request.config.getoption("--base")
     directory = tmp_path_factory.mktemp("specs")
     model = tiny_model.write(directory / "tiny.gguf").read_bytes()
 
@@ -170,7 +176,13 @@ def write_spec(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         path = directory / f"{name}.yaml"
         sha256 = hashlib.sha256(model).hexdigest()
         text = TINY.format(
-            name=name, variant=variant, engines=engines, size=len(model), sha256=sha256, path="tiny.gguf"
+            name=name,
+            base=base,
+            variant=variant,
+            engines=engines,
+            size=len(model),
+            sha256=sha256,
+            path="tiny.gguf",
         )
         path.write_text(text + more)
         return path

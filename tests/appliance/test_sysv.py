@@ -89,9 +89,11 @@ def ask(appliance: Appliance, words: str = "Hi") -> str | None:
     return answer.choices[0].message.content
 
 
-def test_init_is_busybox_and_systemd_is_not_there(host: Host) -> None:
-    assert host.check_output("readlink -f /proc/1/exe") == "/usr/bin/busybox"
+def test_init_is_busybox_and_systemd_is_not_there(host: Host, sysv_image: Image) -> None:
+    assert host.check_output("readlink -f /proc/1/exe").endswith("/bin/busybox")
     assert host.run("test -e /usr/lib/systemd/systemd").rc != 0
+    if sysv_image.loaded.spec.base == "buildroot":  # no package manager has made it
+        return
     assert not host.package("systemd").is_installed
     assert host.package("busybox").is_installed
 

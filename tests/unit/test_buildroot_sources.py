@@ -7,8 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from hal.bases.buildroot.downloads import Downloads
 from hal.bases.buildroot.sources import archive_name, load_sources
+from hal.cache import Cache
 from hal.errors import HalError
+from hal.fetch import Fetcher
+from hal.sources import Mirrors
+from hal.spec import load_spec
+from tests.misbehaving.server import MisbehavingServer
 
 SHA256 = "0123456789abcdef" * 4
 HERE = Path(__file__).resolve().parents[2] / "buildroot-external" / "sources" / "debian-trixie.yaml"
@@ -168,3 +174,23 @@ def test_the_file_that_comes_with_hal_is_whole() -> None:
     assert sources.digests().keys() == sources.packages.keys()
     names = [archive_name(name, package) for name, package in sources.packages.items() if package.file]
     assert all(name.endswith((".gz", ".xz", ".bz2")) for name in names)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"other", "expat-1.tar.gz: "), (None, "gone from the pinned place")],
+    ids=["another file", "no file"],
+)
+def test_a_file_that_is_not_what_is_pinned_is_mended_in_the_sources_file(
+    tmp_path: Path, server: MisbehavingServer, content: bytes | None, said: str
+) -> None:
+    if content is not None:
+        server.files["/expat-1.tar.gz"] = content
+    text = f"version: '1', file: expat-1.tar.gz, location: {server.url}, sha256: {SHA256}, size: 5"
+    path = write(tmp_path, f"packages: {{expat: {{{text}}}}}\n")
+    cache = Cache(tmp_path / "cache")
+    downloads = Downloads.of(load_spec("starter-buildroot"), Fetcher(cache, Mirrors()), path)
+    with pytest.raises(HalError) as failure:
+        downloads.lay_out(cache)
+    assert said in str(failure.value)
+    assert failure.value.hint is not None and failure.value.hint.startswith(f"mend {path} ")

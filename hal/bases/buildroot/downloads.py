@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from hal.bases.buildroot.make import SOURCES
 from hal.cache import Cache
-from hal.fetch import Fetcher
+from hal.errors import HalError
+from hal.fetch import Fetcher, GoneError, WrongContentError
 from hal.spec import LoadedSpec
 from hal.trees import cached_tree, inputs_digest
 
@@ -23,6 +24,7 @@ class Downloads:
 
     sources: Sources | None
     fetcher: Fetcher
+    path: Path | None = None
     lines: tuple[str, ...] = ()
     by_package: Mapping[str, str] = field(default_factory=dict)
 
@@ -43,14 +45,26 @@ class Downloads:
             return cls(None, fetcher)
         from hal.bases.buildroot.sources import load_sources
 
-        sources = load_sources(given or loaded.path.parent / str(name))
-        return cls(sources, fetcher, tuple(sources.lines(SOURCES)), sources.digests())
+        path = given or loaded.path.parent / str(name)
+        sources = load_sources(path)
+        return cls(sources, fetcher, path, tuple(sources.lines(SOURCES)), sources.digests())
 
     def lay_out(self, cache: Cache) -> Path | None:
-        """The directory of verified files that Buildroot takes sources from; None without any."""
+        """The directory of verified files that Buildroot takes sources from; None without any.
+
+        Raises:
+            HalError: a file cannot be had, or is not the one that the sources file names.
+        """
         if self.sources is None:
             return None
         sources = self.sources
-        blobs: Mapping[str, Path] = self.fetcher.fetch(sources.artifacts())
+        try:
+            blobs: Mapping[str, Path] = self.fetcher.fetch(sources.artifacts())
+        except (GoneError, WrongContentError) as error:
+            # What is pinned here is pinned by a person, not by `hal lock`.
+            hint = (
+                f"mend {self.path} once you trust what is there now, or give --mirror DIR with the old file"
+            )
+            raise HalError(error.message, hint, details=error.details) from None
         digest = inputs_digest("buildroot-sources", sources.override(), *self.digests, *self.lines)
         return cached_tree(cache, "buildroot-sources", digest, lambda tree: sources.lay_out(blobs, tree))
