@@ -76,6 +76,15 @@ const char *parse_setting(const char *line, struct setting *setting);
 /* Copies the value of `key` out of a uevent file's KEY=value lines; false if absent or too long. */
 bool parse_uevent(const char *text, const char *key, char *value, size_t size);
 
+/* appliance.c: the steps that do not depend on who has opened the root; each works or dies. */
+void mount_or_die(const char *type, const char *target, unsigned long flags, const char *data);
+void mount_kernel_filesystems(void);
+void read_cmdline(struct boot_options *options);
+/* Packs, the state partition, /run and the report, below `sysroot` (empty: the root itself). */
+void mount_appliance(const struct boot_options *options, const char *sysroot);
+/* Hardens the kernel as the root asks and becomes the root's own init. */
+_Noreturn void run_init(void);
+
 /* log.c */
 uint64_t now_ms(void);
 void say(const char *format, ...) __attribute__((format(printf, 1, 2)));

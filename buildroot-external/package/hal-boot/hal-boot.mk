@@ -17,7 +17,7 @@ endef
 HAL_BOOT_POST_RSYNC_HOOKS += HAL_BOOT_COPY_LICENSE
 
 # What the initrd's init does after it has opened the root, from its sources.
-HAL_BOOT_SOURCES = hardening.c log.c packs.c parse.c partitions.c report.c state.c verity.c
+HAL_BOOT_SOURCES = appliance.c hardening.c log.c packs.c parse.c partitions.c report.c state.c verity.c
 
 define HAL_BOOT_BUILD_CMDS
 	$(TARGET_CC) $(TARGET_CFLAGS) $(TARGET_LDFLAGS) -Wall -Wextra \
