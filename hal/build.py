@@ -24,21 +24,21 @@ import hal
 from hal.bases import Base, buildroot, debian
 from hal.cache import Cache, remove_tree
 from hal.errors import HalError
-from hal.image import DISK, command_line, disk_image, pack_disk, pack_disk_name, unified_kernel_image
+from hal.image.disk import DISK, command_line, disk_image, pack_disk, pack_disk_name, unified_kernel_image
+from hal.image.kernel import initrd
+from hal.image.root import RootImage, root_image, services_tree
 from hal.inputs import Inputs
-from hal.kernel import initrd
 from hal.measure import document
 from hal.measure.compute import Files, of_build
 from hal.models import Model
-from hal.packs import Pack, engine_pack, model_pack, model_pack_is_cached
+from hal.packs.build import Pack, engine_pack, model_pack, model_pack_is_cached
 from hal.progress import Reporter
 from hal.records import NAMES as RECORDS
 from hal.records import Records
 from hal.render import Rendered, render
 from hal.render.manifest import PATH as MANIFEST_INSIDE
-from hal.root import RootImage, root_image, services_tree
 from hal.sandbox import Sandbox
-from hal.spec import LoadedSpec, Spec
+from hal.spec.loading import LoadedSpec, Spec
 from hal.tools import tools_tree
 from hal.trees import file_digests, inputs_digest
 

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hal.archive import KEYRING
 from hal.cache import default_root
-from hal.debian_mirror import find_mirror
 from hal.errors import HalError
+from hal.fetch.debian_mirror import find_mirror
+from hal.lock.debian import KEYRING
 from hal.run import Completed, run
 from hal.sandbox import Sandbox
 

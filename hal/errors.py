@@ -1,7 +1,7 @@
 """The one error type that users see.
 
 Everything that can go wrong for a reason outside hal's own code (input, network, disk, a tool that
-failed) is raised as `HalError` and caught once, in `hal.cli`. Any other exception is a bug in hal
+failed) is raised as `HalError` and caught once, in `hal.cli.main`. Any other exception is a bug in hal
 and keeps its traceback.
 """
 

@@ -20,16 +20,16 @@ from hal.cache import Cache
 from hal.engines import Engine
 from hal.engines.environment import filled
 from hal.errors import HalError
-from hal.fetch import Fetcher
-from hal.lock import Artifact, Lock
+from hal.fetch.fetcher import Fetcher
+from hal.fetch.releases import GivenFile, archives, needed
+from hal.lock.file import Artifact, Lock
+from hal.lock.resolve import Substitution, supply
 from hal.models import Model, ModelFile, NetworkSource, PypiSource
 from hal.models.artifacts import file_artifact
-from hal.packs import engine_pack_is_cached, model_pack_is_cached
+from hal.packs.build import engine_pack_is_cached, model_pack_is_cached
+from hal.packs.runtime import LIB, RuntimePart
 from hal.progress import Reporter
-from hal.releases import GivenFile, archives, needed
-from hal.resolve import Substitution, supply
-from hal.runtime import LIB, RuntimePart
-from hal.spec import LoadedSpec
+from hal.spec.loading import LoadedSpec
 from hal.trees import cached_tree, inputs_digest
 
 BUILDROOT_VARIABLE = "HAL_BUILDROOT"

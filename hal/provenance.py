@@ -15,11 +15,11 @@ from typing import Any
 
 import hal
 from hal.inputs import Inputs, engine_artifacts
-from hal.lock import Artifact, format_lock
+from hal.lock.file import Artifact, format_lock
 from hal.models import FileSource, Model, PypiSource
 from hal.models.artifacts import file_artifact
 from hal.sbom.engines import archives_of
-from hal.spec import LoadedSpec
+from hal.spec.loading import LoadedSpec
 
 NAME = "provenance.intoto.json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"

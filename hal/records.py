@@ -9,14 +9,14 @@ from pathlib import Path
 from hal import provenance
 from hal.bases import Base
 from hal.inputs import Inputs
-from hal.packs import Pack
+from hal.packs.build import Pack
 from hal.progress import Reporter
 from hal.provenance import Material
 from hal.sandbox import Sandbox
 from hal.sbom import document
 from hal.sbom.collect import contents, downloads
 from hal.sbom.component import Contents
-from hal.spec import LoadedSpec
+from hal.spec.loading import LoadedSpec
 from hal.trees import inputs_digest
 
 NAMES = (document.NAME, provenance.NAME)

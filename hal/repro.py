@@ -15,12 +15,12 @@ from pathlib import Path
 
 from hal.build import ARTEFACTS
 from hal.cache import Cache
-from hal.image import pack_disk_name
+from hal.image.disk import pack_disk_name
 from hal.inputs import Inputs
-from hal.lock import write_lock
+from hal.lock.file import write_lock
 from hal.progress import Reporter
 from hal.run import run
-from hal.spec import LoadedSpec
+from hal.spec.loading import LoadedSpec
 
 PROJECT = Path(__file__).resolve().parent.parent
 """The builds run this very hal, installed or not."""

@@ -23,7 +23,7 @@ from hal.errors import HalError
 from hal.inputs import Inputs
 from hal.progress import Reporter
 from hal.sandbox import Sandbox
-from hal.spec import LoadedSpec
+from hal.spec.loading import LoadedSpec
 
 _BLOB = re.compile(r"blobs/sha256/([0-9a-f]{2})/(\1[0-9a-f]{62})")
 _DOWNLOAD = re.compile(r"buildroot/dl/[A-Za-z0-9][A-Za-z0-9._+-]*/[A-Za-z0-9][A-Za-z0-9._+~-]*")

@@ -16,7 +16,7 @@ from types import MappingProxyType
 
 from hal.cache import Cache
 from hal.errors import HalError
-from hal.lock import DebianPackage
+from hal.lock.file import DebianPackage
 from hal.run import full, spawn
 from hal.sandbox import ROOT_LINKS, Sandbox
 from hal.trees import cached_tree, inputs_digest

@@ -67,7 +67,7 @@ def read_measurements(path: Path, key: Path | None = None) -> Measurements:
     if key is None:
         return read(path)
     from hal.measure.document import parse, place
-    from hal.signatures import check_signed, read_public_key
+    from hal.signing.signatures import check_signed, read_public_key
 
     file = place(path)
     return parse(check_signed(file, read_public_key(key)), file)

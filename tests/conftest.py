@@ -11,7 +11,7 @@ from hypothesis import settings
 
 from hal.cache import Cache
 from hal.engines import ArchiveArtifact, load_engine
-from hal.lock import load_lock
+from hal.lock.file import load_lock
 from hal.sandbox import Sandbox
 from hal.tools import digest
 from tests.misbehaving.server import MisbehavingServer, misbehaving_server

@@ -81,7 +81,7 @@ class KeyServer:
     """AMD's key distribution service at a base URL."""
 
     def __init__(self, base: str, timeout: float, sleep: Sleep = time.sleep) -> None:
-        from hal.http import new_session
+        from hal.fetch.http import new_session
 
         self._base = base.rstrip("/")
         self._timeout = timeout

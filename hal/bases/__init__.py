@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from hal.kernel import Kernel
+from hal.image.kernel import Kernel
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ import yaml
 
 from hal.bases import Base
 from hal.cache import Cache
-from hal.kernel import Kernel, kernel
-from hal.lock import DebianPackage
+from hal.image.kernel import Kernel, kernel
+from hal.lock.file import DebianPackage
 from hal.progress import Reporter
 from hal.run import run
 from hal.sandbox import Sandbox

@@ -13,8 +13,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from hal import plugins
-from hal.document import Problem, SpecError
+from hal.documents import plugins
+from hal.documents.document import Problem, SpecError
+from hal.documents.strict import EngineName, Line, Many, Value
 from hal.engines.parts import (
     ArchiveArtifact,
     Directive,
@@ -34,7 +35,6 @@ from hal.engines.parts import (
 )
 from hal.engines.settings import Setting, setting_problem
 from hal.models import Model, ModelFormat
-from hal.strict import EngineName, Line, Many, Value
 
 __all__ = [
     "ArchiveArtifact",

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from hal.document import SpecError
+from hal.documents.document import SpecError
+from hal.documents.wording import unknown_key
 from hal.engines import PLACEHOLDER, Engine, RemoteEngine
 from hal.engines.settings import setting_problem, setting_text
 from hal.models import Model
-from hal.wording import unknown_key
 
 if TYPE_CHECKING:
-    from hal.specmodel import EngineChoice, Spec
+    from hal.spec.model import EngineChoice, Spec
 
 
 def engine_environment(

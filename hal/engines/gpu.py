@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from hal.engines import Engine
 
 if TYPE_CHECKING:
-    from hal.specmodel import EngineChoice
+    from hal.spec.model import EngineChoice
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from hal.models import Model
 
 if TYPE_CHECKING:
     from hal.engines.settings import Scalar
-    from hal.specmodel import EngineChoice
+    from hal.spec.model import EngineChoice
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def needs(engine: Engine, choice: EngineChoice, model: Model | None) -> Needs:
     """What an engine takes with the model that it opens.
 
     On a GPU that is the model's weights over the share of its memory that the engine may take
-    (`gpu_memory_utilization`, of engines with such a setting), as `hal.speccheck` counts it.
+    (`gpu_memory_utilization`, of engines with such a setting), as `hal.spec.check` counts it.
     """
     gpu = gpu_of(engine, choice)
     own = engine.resources.memory

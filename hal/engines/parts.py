@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from hal.documents.size import Size
+from hal.documents.strict import EngineName, Line, Many, Matching, Sha256, Value
 from hal.engines.settings import Scalar
-from hal.size import Size
-from hal.strict import EngineName, Line, Many, Matching, Sha256, Value
 
 VariableName = Annotated[str, Matching(r"^[A-Z][A-Z0-9_]*$", "the name of an environment variable")]
 SettingName = Annotated[str, Matching(r"^[a-z][a-z0-9_]*$", "a name in small letters")]

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from hal.document import did_you_mean
-from hal.strict import Line, Many, Value
-from hal.wording import one_of, shown
+from hal.documents.document import did_you_mean
+from hal.documents.strict import Line, Many, Value
+from hal.documents.wording import one_of, shown
 
 
 def _scalar(value: object) -> object:

@@ -22,7 +22,7 @@ from hal.measure.document import (
     TpmPcrs,
 )
 from hal.measure.shapes import Wishes
-from hal.packref import PackRef
+from hal.packs.reference import PackRef
 
 OVMF = Path("usr/share/OVMF/OVMF_CODE_4M.fd")
 """The UEFI firmware that `hal boot --firmware` starts, in the tools tree: the lock pins its package."""

@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
+from hal.documents.strict import Many, Matching, Sha256, Value
 from hal.errors import HalError
-from hal.strict import Many, Matching, Sha256, Value
 
 NAME = "measurements.json"
 SCHEMA_FILE = Path(__file__).with_name("measurements.schema.json")

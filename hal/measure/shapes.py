@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hal.errors import HalError, UsageError
 from hal.measure.snp import VCPU_TYPES, VCPUS
-from hal.specmodel import Machine
+from hal.spec.model import Machine
 
 PLATFORMS = ("sev-snp", "tdx")
 """Platforms whose measurement begins with the firmware's own bytes."""

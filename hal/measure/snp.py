@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hal.errors import HalError, UsageError
-from hal.machine import SNP_CPU
+from hal.machine.command import SNP_CPU
 from hal.measure.document import SnpLaunch
 
 VCPUS = (1, 2, 4, 8, 16, 32, 64)

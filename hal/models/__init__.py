@@ -9,8 +9,10 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from hal import plugins
-from hal.document import SpecError
+from hal.documents import plugins
+from hal.documents.document import SpecError
+from hal.documents.size import Size
+from hal.documents.strict import Line, Many, Matching, ModelName, Sha256, Value
 from hal.models.sources import (
     FILE_NAME,
     FileSource,
@@ -21,8 +23,6 @@ from hal.models.sources import (
     PypiSource,
     Source,
 )
-from hal.size import Size
-from hal.strict import Line, Many, Matching, ModelName, Sha256, Value
 
 __all__ = [
     "FileSource",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hal.lock import Artifact
+from hal.lock.file import Artifact
 from hal.models import HuggingFaceSource, ModelFile, NetworkSource, OllamaSource
 
 

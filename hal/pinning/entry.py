@@ -10,10 +10,10 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from hal.document import dotted
+from hal.documents.document import dotted
+from hal.documents.wording import problems_of
 from hal.errors import HalError
 from hal.models import FileSource, Model, ModelFile
-from hal.wording import problems_of
 
 
 def checked(*, where: str, files: Sequence[ModelFile], **values: Any) -> Model:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hal.errors import HalError, UsageError
-from hal.hubs import huggingface_endpoint, keeps_secrets
+from hal.fetch.hubs import huggingface_endpoint, keeps_secrets
 from hal.models import HuggingFaceSource, Model, ModelFile
 from hal.pinning import Wishes, model_name, weights_first, weights_format
 from hal.pinning.entry import checked

@@ -10,8 +10,8 @@ from typing import Any
 import requests
 
 from hal.errors import HalError, UsageError
-from hal.http import new_session
-from hal.hubs import blob_url, manifest_url, ollama_endpoint
+from hal.fetch.http import new_session
+from hal.fetch.hubs import blob_url, manifest_url, ollama_endpoint
 from hal.models import BLOB, MANIFEST, Model, ModelFile, OllamaSource
 from hal.pinning import Wishes, model_name
 from hal.pinning.entry import checked

@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 import requests
 
 from hal.errors import HalError, UsageError
-from hal.http import new_session
+from hal.fetch.http import new_session
 from hal.models import HttpsSource, Model, ModelFile
 from hal.pinning import Wishes, model_name, weights_first, weights_format
 from hal.pinning.entry import checked

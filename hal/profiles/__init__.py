@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from hal import plugins
+from hal.documents import plugins
 
 DIRECTORY = Path(__file__).parent
 
@@ -44,9 +44,9 @@ def list_profiles(out: Path) -> tuple[Profile, ...]:
 
 def _profile(name: str, out: Path) -> Profile:
     from hal.engines.gpu import gpu_of  # here, since hal.spec looks for profiles
-    from hal.estimate import disk_size
-    from hal.lock import load_lock
-    from hal.spec import load_spec
+    from hal.lock.file import load_lock
+    from hal.profiles.estimate import disk_size
+    from hal.spec.loading import load_spec
 
     loaded = load_spec(name)
     machine, disk = loaded.spec.machine, out / loaded.spec.appliance.name / "disk.img"

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from hal.render.files import Rendered, RenderedFile
 
 if TYPE_CHECKING:
-    from hal.packref import PackRef
-    from hal.spec import LoadedSpec
+    from hal.packs.reference import PackRef
+    from hal.spec.loading import LoadedSpec
 
 __all__ = ["Rendered", "RenderedFile", "render"]
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from hal.models import Model
 from hal.render.files import PROGRAM, RenderedFile, link, text
 from hal.render.sandbox import Exemption
-from hal.spec import LoadedSpec
+from hal.spec.loading import LoadedSpec
 
 PROGRAM_PATH = "/usr/bin/hal-provision"
 USER = "hal-provision"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hal.render.files import PROGRAM, RenderedFile, text
 from hal.render.sandbox import Exemption
-from hal.spec import LoadedSpec
+from hal.spec.loading import LoadedSpec
 
 USER = "hal-attestor"
 USER_ID = 904

@@ -11,7 +11,7 @@ from hal.engines.gpu import NVIDIA, gpu_of
 from hal.render.files import PROGRAM, RenderedFile, text
 from hal.render.sandbox import Exemption
 from hal.render.selector import CONTROL
-from hal.spec import LoadedSpec
+from hal.spec.loading import LoadedSpec
 
 PROGRAM_PATH = "/usr/lib/hal/control"
 

@@ -8,7 +8,7 @@ from hal.engines import Engine
 from hal.engines.gpu import gpu_of
 from hal.models import Model
 from hal.render.files import PROGRAM, RenderedFile, origin, text
-from hal.spec import LoadedSpec
+from hal.spec.loading import LoadedSpec
 
 LAUNCHER = "/usr/bin/hal-engine"
 DIRECTORY = "/etc/hal/engines"

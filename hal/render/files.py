@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     import jinja2
 
-    from hal.spec import LoadedSpec
+    from hal.spec.loading import LoadedSpec
 
 PLAIN = 0o644
 PROGRAM = 0o755

@@ -1,4 +1,4 @@
-"""System call filters for init scripts: what the units have, for hal/syscall_filters.py to compile."""
+"""System call filters for init scripts: what the units have, for hal/image/syscall_filters.py to compile."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Mapping
 
 from hal.render.files import RenderedFile, origin
 from hal.render.sandbox import Exemption, sandbox
-from hal.spec import LoadedSpec
+from hal.spec.loading import LoadedSpec
 
 DIRECTORY = "/usr/lib/hal/filters"
 RECIPE = "1"
-"""Changes when hal/syscall_filters.py makes other filters of the same data."""
+"""Changes when hal/image/syscall_filters.py makes other filters of the same data."""
 
 
 def filter_path(name: str) -> str:

@@ -6,14 +6,14 @@ what lies elsewhere.
 
 from __future__ import annotations
 
-from hal.remotes import remotes
 from hal.render import attestor, guard
 from hal.render.files import PROGRAM, RenderedFile, text
 from hal.render.refusals import BY_HAPROXY, OLLAMA, OPENAI, REFUSALS, WHY, not_ready, too_large
 from hal.render.selector import ADMIN_SOCKET, BACKEND, HOPELESS, METRICS_SOCKET, SERVING, STATUS_SOCKET
 from hal.render.upstream import Target, Upstream, guardrails, local_address, targets, upstream
-from hal.routes import haproxy_lines, unrouted
-from hal.spec import LoadedSpec
+from hal.spec.loading import LoadedSpec
+from hal.spec.remotes import remotes
+from hal.spec.routes import haproxy_lines, unrouted
 
 DIRECTORY = "/etc/hal/gateway"
 KEY = "/run/hal/gateway/tls.pem"

@@ -8,8 +8,8 @@ tokens.map: SHA-256 of a token in capitals, as HAProxy's `hex` writes it, and it
 from __future__ import annotations
 
 from hal.render.refusals import OLLAMA, OPENAI, RATE_LIMITED, Refusal
-from hal.spec import Gateway, Token
-from hal.specgateway import bound
+from hal.spec.gateway import bound
+from hal.spec.loading import Gateway, Token
 
 PLAIN_POSTS = (
     *("/v1/embeddings", "/v1/rerank", "/v1/score", "/v1/pooling", "/v1/classify", "/v1/moderations"),

@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from hal.packref import PackRef
+from hal.packs.reference import PackRef
 from hal.render.files import RenderedFile, origin
-from hal.spec import LoadedSpec
+from hal.spec.loading import LoadedSpec
 
 PATH = "/usr/lib/hal/manifest.json"
 SCHEMA = 1

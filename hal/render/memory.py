@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from hal.spec import LoadedSpec
-from hal.speccheck import SYSTEM_MEMORY
+from hal.spec.check import SYSTEM_MEMORY
+from hal.spec.loading import LoadedSpec
 
 SLICE = "engines"
 """The control group that all engines are in: `engines.slice` with systemd, `/engines` with init scripts."""

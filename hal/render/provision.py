@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from hal.models import MARKERS, Model, ModelFile, NetworkSource
-from hal.packref import PackRef
-from hal.provisioncheck import RESERVE
+from hal.packs.reference import PackRef
 from hal.render.arriving import MODELS, RUNTIME, STATE, credentials
 from hal.render.files import RenderedFile, origin
-from hal.spec import LoadedSpec
+from hal.spec.check_provision import RESERVE
+from hal.spec.loading import LoadedSpec
 
 CONFIG = "/etc/hal/provision.json"
 CERTIFICATES = "/etc/hal/provision/ca.pem"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hal.render import arriving
 from hal.render.files import PROGRAM, RenderedFile, link, text
 from hal.render.sandbox import Exemption, sandbox
-from hal.spec import LoadedSpec
+from hal.spec.loading import LoadedSpec
 
 DIRECTORY = "/run/hal/resolver"
 FILE = f"{DIRECTORY}/resolv.conf"

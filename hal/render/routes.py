@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from hal.render.files import RenderedFile, origin
-from hal.routes import loaded_json
-from hal.spec import LoadedSpec
+from hal.spec.loading import LoadedSpec
+from hal.spec.routes import loaded_json
 
 PATH = "/etc/hal/routes.json"
 

@@ -8,12 +8,12 @@ from typing import Any
 from hal.engines import Engine
 from hal.engines.gpu import gpu_of
 from hal.engines.needs import needs, served_names, tensor_parallel
-from hal.remotes import Remote, remotes
 from hal.render import arriving
 from hal.render import engine as launching
 from hal.render.files import RenderedFile, origin, text
 from hal.render.memory import SLICE
-from hal.spec import LoadedSpec
+from hal.spec.loading import LoadedSpec
+from hal.spec.remotes import Remote, remotes
 
 CONFIG = "/etc/hal/selector.json"
 ENVIRONMENT = "/etc/hal/selector.env"

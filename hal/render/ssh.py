@@ -5,7 +5,7 @@ from __future__ import annotations
 from hal.render.files import RenderedFile, text
 from hal.render.sandbox import Exemption, sandbox
 from hal.render.systemd import UNITS
-from hal.spec import LoadedSpec
+from hal.spec.loading import LoadedSpec
 
 KEY_EXEMPTIONS = {
     "IPAddressAllow": Exemption("", "making a key needs no network"),

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hal.render.files import RenderedFile, text
-from hal.spec import LoadedSpec
+from hal.spec.loading import LoadedSpec
 
 PATH = "/usr/lib/sysctl.d/hal.conf"
 

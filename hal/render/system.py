@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from hal.engines import Engine
 from hal.engines.environment import engine_environment
-from hal.packref import PackRef
+from hal.packs.reference import PackRef
 from hal.render import arriving, attestor, resolver, sysctl
 from hal.render.files import MASK, RenderedFile, text
 from hal.render.selector import GROUP, GROUP_ID
 from hal.render.systemd import UNITS
-from hal.spec import LoadedSpec
+from hal.spec.loading import LoadedSpec
 
 GATEWAY_UID = 901
 SELECTOR_UID = 902

@@ -12,8 +12,8 @@ from hal.render import engine as launching
 from hal.render.files import PROGRAM, RenderedFile, link, text
 from hal.render.memory import SLICE, engines_share
 from hal.render.sandbox import Exemption, sandbox
-from hal.routes import haproxy_lines
-from hal.spec import LoadedSpec
+from hal.spec.loading import LoadedSpec
+from hal.spec.routes import haproxy_lines
 
 UNITS = "/usr/lib/systemd/system"
 

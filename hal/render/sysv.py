@@ -20,7 +20,7 @@ from hal.render.filters import filter_file, filter_path
 from hal.render.memory import SLICE, engines_share
 from hal.render.sandbox import Exemption
 from hal.render.system import TMPFS
-from hal.spec import LoadedSpec
+from hal.spec.loading import LoadedSpec
 
 SCRIPTS = "/etc/init.d"
 PRIVATE = "/usr/lib/hal"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hal.engines import Engine
-from hal.remotes import SYSTEM_CERTIFICATES, Address, Remote, parse_url, remotes
-from hal.spec import LoadedSpec
+from hal.spec.loading import LoadedSpec
+from hal.spec.remotes import SYSTEM_CERTIFICATES, Address, Remote, parse_url, remotes
 
 
 @dataclass(frozen=True)

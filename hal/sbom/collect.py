@@ -10,10 +10,10 @@ from packageurl import PackageURL
 
 import hal
 from hal.bases import Base
+from hal.image.root import INSTALLED
 from hal.inputs import Inputs
-from hal.lock import DebianPackage
-from hal.packs import PROJECT, Pack
-from hal.root import INSTALLED
+from hal.lock.file import DebianPackage
+from hal.packs.build import PROJECT, Pack
 from hal.run import run
 from hal.sandbox import Sandbox
 from hal.sbom import buildroot, debian
@@ -21,7 +21,7 @@ from hal.sbom.component import APPLIANCE, OWN_LICENCE, Component, Contents, refs
 from hal.sbom.engines import engine_parts, pack_of
 from hal.sbom.kept import kept
 from hal.sbom.models import model_parts
-from hal.spec import LoadedSpec
+from hal.spec.loading import LoadedSpec
 from hal.trees import file_digests, inputs_digest
 
 SYSTEM, BOOT, SERVICES = "system", "boot", "services"

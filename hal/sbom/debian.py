@@ -9,7 +9,7 @@ from pathlib import Path
 
 from packageurl import PackageURL
 
-from hal.lock import DebianPackage
+from hal.lock.file import DebianPackage
 from hal.sbom.component import Component
 from hal.sbom.licences import all_of, of_debian, tables
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 import hal
-from hal.identifiers import named_uuid
+from hal.image.identifiers import named_uuid
 from hal.sbom.component import Component, Contents
 from hal.sbom.licences import is_listed
 

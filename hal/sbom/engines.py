@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from hal.bases.debian import package_sets
 from hal.engines import Engine
 from hal.errors import HalError
+from hal.fetch.releases import needed
 from hal.inputs import Inputs, engine_artifacts
-from hal.lock import Wheel
-from hal.packs import PROJECT, Pack
-from hal.releases import needed
-from hal.runtime import LIB
+from hal.lock.file import Wheel
+from hal.packs.build import PROJECT, Pack
+from hal.packs.runtime import LIB
 from hal.sandbox import Sandbox
 from hal.sbom import debian, wheels
 from hal.sbom.component import OWN_LICENCE, Component, refs
 from hal.sbom.kept import kept
 from hal.sbom.licences import of_words
-from hal.spec import LoadedSpec
+from hal.spec.loading import LoadedSpec
 from hal.trees import file_digests
 
 READ = """\

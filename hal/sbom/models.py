@@ -10,7 +10,7 @@ from packageurl import PackageURL
 from hal.cache import Cache
 from hal.models import FileSource, HuggingFaceSource, Model, ModelFile, PypiSource
 from hal.models.artifacts import file_artifact
-from hal.packs import Pack
+from hal.packs.build import Pack
 from hal.sbom.component import Component, refs
 from hal.sbom.engines import pack_of, pack_properties
 from hal.sbom.kept import kept

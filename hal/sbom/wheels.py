@@ -8,7 +8,7 @@ from email.parser import HeaderParser
 from packageurl import PackageURL
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
-from hal.lock import Wheel
+from hal.lock.file import Wheel
 from hal.sbom.component import Component
 from hal.sbom.licences import of_python
 

@@ -23,18 +23,18 @@ import testinfra
 from openai import OpenAI
 from testinfra.host import Host
 
-from hal import boot
 from hal.build import Built, build, package_sets, prepare_tools
 from hal.cache import Cache
-from hal.fetch import Fetcher
+from hal.fetch.fetcher import Fetcher
+from hal.fetch.releases import parse_given
+from hal.fetch.sources import Mirrors
 from hal.inputs import GivenBuildroot, gather
-from hal.lock import load_lock
+from hal.lock.file import load_lock
+from hal.machine import boot
+from hal.machine.qemu import Deadline, VirtualMachine, http_probe
 from hal.progress import Silent
-from hal.qemu import Deadline, VirtualMachine, http_probe
-from hal.releases import parse_given
 from hal.sandbox import Sandbox
-from hal.sources import Mirrors
-from hal.spec import LoadedSpec, load_spec
+from hal.spec.loading import LoadedSpec, load_spec
 from tests import tiny_model
 
 TOKEN = "a-token-of-the-tests"

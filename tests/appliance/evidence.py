@@ -10,9 +10,9 @@ from pathlib import Path
 from click.testing import CliRunner, Result
 
 from hal.attest.connection import fetch_document, parse_place
-from hal.boot import Wishes
-from hal.cli import main
-from hal.qemu import http_probe
+from hal.cli.main import main
+from hal.machine.boot import Wishes
+from hal.machine.qemu import http_probe
 from tests.appliance.conftest import Appliance
 
 WISHES = Wishes(port=0, firmware="ovmf", tpm=True)

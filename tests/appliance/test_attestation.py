@@ -19,7 +19,7 @@ from hal.attest.eventlog import parse_event_log
 from hal.attest.policy import Policy
 from hal.attest.tpm_structures import parse_tpm_public
 from hal.attest.verdict import Asked, Verdict, judge
-from hal.boot import Plan
+from hal.machine.boot import Plan
 from hal.measure.document import Measurements, read
 from hal.render.attestor import CONFIGFS, REPORTS, SOCKET
 from hal.render.gateway import CERTIFICATE, KEY

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from openai import AuthenticationError
 
-from hal.boot import Wishes
+from hal.machine.boot import Wishes
 from tests.appliance.conftest import TOKEN, Appliance, Boot, Build, Image
 from tests.tiny_model import ANSWER
 
@@ -98,8 +98,8 @@ def test_production_answers_only_with_a_token_and_has_no_way_in(production: Imag
 def test_production_does_not_listen_for_ssh(production: Image, boot_image: Boot) -> None:
     from dataclasses import replace
 
-    from hal.machine import Forward
-    from hal.qemu import free_port
+    from hal.machine.command import Forward
+    from hal.machine.qemu import free_port
 
     port = free_port()
 

@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from hal import qemu
 from hal.attest.connection import fetch_document, parse_place
-from hal.boot import Plan, Wishes
-from hal.cli import main
-from hal.machine import qemu_command
+from hal.cli.main import main
+from hal.machine import qemu
+from hal.machine.boot import Plan, Wishes
+from hal.machine.command import qemu_command
 from hal.render.sysctl import PATH, settings
 from tests.appliance import variables
 from tests.appliance.conftest import TOKEN, Boot, Build, Image

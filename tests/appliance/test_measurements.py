@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from testinfra.host import Host
 
-from hal.boot import Plan, Wishes
+from hal.machine.boot import Plan, Wishes
 from hal.measure import gpt, pe, tdx, tpm, uki
 from hal.measure.document import Measurements, TpmPcrs, read
 from hal.measure.registers import SEPARATOR

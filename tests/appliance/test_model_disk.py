@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from hal.boot import Wishes
+from hal.machine.boot import Wishes
 from tests.appliance.conftest import Appliance, Boot, Build
 from tests.appliance.test_boots import ask
 from tests.tiny_model import ANSWER

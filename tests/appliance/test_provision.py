@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from testinfra.host import Host
 
-from hal.boot import Plan
-from hal.lock import load_lock
+from hal.lock.file import load_lock
+from hal.machine.boot import Plan
 from tests import tiny_model
 from tests.appliance.conftest import Appliance, Boot, Build, Image
 from tests.appliance.provisioning import (

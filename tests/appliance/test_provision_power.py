@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from hal.errors import HalError
-from hal.qemu import http_probe
+from hal.machine.qemu import http_probe
 from services.provisioner.disk.part import SYNC_SECONDS
 from tests import tiny_model
 from tests.appliance.conftest import Appliance, Boot, Build, Image

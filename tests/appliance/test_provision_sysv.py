@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from hal.lock import load_lock
+from hal.lock.file import load_lock
 from tests import tiny_model
 from tests.appliance.conftest import Boot, Build
 from tests.appliance.provisioning import Mirror, Model, pins, provision_status

@@ -18,13 +18,13 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from hal import qemu
-from hal.boot import OVMF, Plan
 from hal.build import MANIFEST
-from hal.cli import main
-from hal.machine import Firmware, qemu_command
+from hal.cli.main import main
+from hal.machine import qemu
+from hal.machine.boot import OVMF, Plan
+from hal.machine.command import Firmware, qemu_command
 from hal.measure import document, pe
-from hal.signatures import signature_file
+from hal.signing.signatures import signature_file
 from tests.appliance import variables
 from tests.appliance.conftest import TOKEN, Boot, Build, Image
 from tests.appliance.evidence import WISHES, key_of, verify, wait

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from testinfra.host import Host
 
-from hal.boot import Plan
+from hal.machine.boot import Plan
 from hal.render.sysv import ALL_WRITING, services
 from tests.appliance.conftest import Appliance, Boot, Build, Image
 from tests.appliance.test_tampering import BLOCK, flip, partition

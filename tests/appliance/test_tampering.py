@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hal.boot import Plan
+from hal.machine.boot import Plan
 from hal.sandbox import Sandbox
 from tests.appliance.conftest import Appliance, Boot, Image
 

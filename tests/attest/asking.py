@@ -7,7 +7,7 @@ from pathlib import Path
 
 from click.testing import CliRunner, Result
 
-from hal.cli import main
+from hal.cli.main import main
 from tests.attest.machines import MANIFEST, Situation, manifest_text, spki
 from tests.attest.tpm_machine import tpm_machine
 

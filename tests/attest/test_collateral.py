@@ -24,7 +24,7 @@ from hal.attest.policy import Policy
 from hal.attest.snp_report import parse_snp_report
 from hal.attest.vendors import KeyServer, fetch_collateral, vcek_path
 from hal.attest.verdict import Asked, Verdict, judge
-from hal.cli import main
+from hal.cli.main import main
 from hal.errors import HalError, UsageError
 from tests.attest.appliance import serving as appliance
 from tests.attest.appliance import tls_key

@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from hal.attest.connection import MOST_BYTES, Place, parse_place
-from hal.cli import main
+from hal.cli.main import main
 from hal.errors import HalError, UsageError
-from hal.signatures import signature_file
+from hal.signing.signatures import signature_file
 from hal.verify import (
     verify,
 )

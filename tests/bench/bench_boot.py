@@ -20,17 +20,18 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from hal import boot, build
+from hal import build
 from hal.cache import Cache
 from hal.errors import HalError
-from hal.fetch import Fetcher
+from hal.fetch.fetcher import Fetcher
+from hal.fetch.sources import Mirrors
 from hal.inputs import gather
-from hal.lock import LOCK_PATH, load_lock
+from hal.lock.file import LOCK_PATH, load_lock
+from hal.machine import boot
+from hal.machine.qemu import Deadline, http_probe
 from hal.progress import Silent
-from hal.qemu import Deadline, http_probe
 from hal.sandbox import Sandbox
-from hal.sources import Mirrors
-from hal.spec import LoadedSpec, load_spec
+from hal.spec.loading import LoadedSpec, load_spec
 
 MODES = {"direct": None, "uefi": boot.OWN_FIRMWARE}
 """How the kernel is started, and what `--firmware` that means."""

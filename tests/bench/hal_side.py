@@ -12,7 +12,7 @@ from typing import Any
 from measure import Timing, require, timed
 
 from hal.cache import Cache, remove_tree
-from hal.lock import load_lock
+from hal.lock.file import load_lock
 
 HAL = Path(sys.executable).with_name("hal")
 NAME = "bench"

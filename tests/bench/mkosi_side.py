@@ -9,12 +9,12 @@ from pathlib import Path
 
 from measure import Timing, require, timed
 
-from hal.archive import KEYRING, PackageSet, PackageSets, load_sets, resolve_debian
 from hal.cache import Cache
-from hal.debian_mirror import DebianMirror, find_mirror
-from hal.fetch import Fetcher
+from hal.fetch.debian_mirror import DebianMirror, find_mirror
+from hal.fetch.fetcher import Fetcher
+from hal.fetch.sources import Mirrors, file_path
+from hal.lock.debian import KEYRING, PackageSet, PackageSets, load_sets, resolve_debian
 from hal.sandbox import Sandbox
-from hal.sources import Mirrors, file_path
 from hal.tools import tools_tree
 
 CONFIGURATION = Path(__file__).with_name("mkosi")

@@ -8,7 +8,7 @@ from typing import Any
 
 from measure import Timing, median
 
-from hal.size import format_size
+from hal.documents.size import format_size
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from hal import boot
-from hal.boot import Wishes, command, host_accelerator, plan
 from hal.build import MANIFEST
 from hal.errors import HalError, UsageError
-from hal.machine import Accelerator, Tee
+from hal.machine import boot
+from hal.machine.boot import Wishes, command, host_accelerator, plan
+from hal.machine.command import Accelerator, Tee
 from hal.sandbox import Sandbox
-from hal.spec import load_spec, parse_spec
+from hal.spec.loading import load_spec, parse_spec
 
 TOOLS = Sandbox(Path("/cache/tools"), 1700000000)
 PRODUCTION = """\

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hal.lock import LOCK_PATH
+from hal.lock.file import LOCK_PATH
 from tests.build.builder import HAL, PROJECT, error_lines
 
 BAD_SPEC = """\

@@ -15,7 +15,7 @@ import pytest
 from hal.build import MANIFEST
 from hal.cache import Cache
 from hal.errors import HalError
-from hal.packfile import EXPORT, import_pack, read_exported
+from hal.packs.exported import EXPORT, import_pack, read_exported
 from hal.sandbox import Sandbox
 from tests.build.builder import HAL, PROJECT, Builder
 from tests.misbehaving.hub import add_repository

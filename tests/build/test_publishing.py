@@ -15,16 +15,16 @@ from hal import cache as caching
 from hal.build import ARTEFACTS, MANIFEST, required_artefacts
 from hal.cache import Cache, remove_tree
 from hal.errors import HalError
-from hal.fetch import Fetcher
+from hal.fetch.fetcher import Fetcher
+from hal.fetch.sources import Mirrors
+from hal.image.root import write_files
 from hal.inputs import gather
-from hal.lock import load_lock
+from hal.lock.file import load_lock
 from hal.progress import Silent
 from hal.render import RenderedFile
-from hal.root import write_files
 from hal.run import FULL, run
 from hal.sandbox import HOST_NAME, Sandbox
-from hal.sources import Mirrors
-from hal.spec import load_spec
+from hal.spec.loading import load_spec
 
 
 def directory_with(path: Path, text: str) -> Path:

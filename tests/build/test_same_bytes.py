@@ -11,7 +11,7 @@ import pytest
 from hal.build import ARTEFACTS
 from hal.cache import Cache
 from hal.models import Model
-from hal.packs import model_pack
+from hal.packs.build import model_pack
 from hal.sandbox import Sandbox
 from tests.build.builder import HAL, PROJECT, Builder
 

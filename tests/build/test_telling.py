@@ -12,11 +12,11 @@ import pytest
 from rich.console import Console
 
 from hal.build import Built
+from hal.cli.summary import built_summary, doctor_summary, profiles_summary, repro_summary
 from hal.doctor import Finding
 from hal.profiles import list_profiles
 from hal.progress import JsonLines, Lines, Reporter, Silent, Terminal
 from hal.repro import Comparison
-from hal.summary import built_summary, doctor_summary, profiles_summary, repro_summary
 
 MANIFEST = {
     "artefacts": {

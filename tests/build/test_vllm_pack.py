@@ -14,11 +14,11 @@ import pytest
 
 from hal.cache import Cache
 from hal.engines import PackPaths, load_engine
-from hal.fetch import Fetcher
-from hal.lock import load_lock
-from hal.runtime import RuntimePart, fill_tree, leave_out, strip, tree_size
+from hal.fetch.fetcher import Fetcher
+from hal.fetch.sources import Mirrors
+from hal.lock.file import load_lock
+from hal.packs.runtime import RuntimePart, fill_tree, leave_out, strip, tree_size
 from hal.sandbox import Sandbox
-from hal.sources import Mirrors
 
 pytestmark = [pytest.mark.large, pytest.mark.slow]
 

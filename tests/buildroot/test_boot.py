@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from hal.qemu import free_port
+from hal.machine.qemu import free_port
 
 SECONDS = 420
 """Until an answer of the real model where floating point is emulated."""

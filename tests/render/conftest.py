@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from hal.packref import PackRef
-from hal.remotes import SYSTEM_CERTIFICATES
+from hal.image.root import write_files
+from hal.packs.reference import PackRef
 from hal.render import Rendered, render
-from hal.root import write_files
 from hal.run import Completed
 from hal.sandbox import Sandbox
-from hal.spec import LoadedSpec, load_spec, parse_spec
+from hal.spec.loading import LoadedSpec, load_spec, parse_spec
+from hal.spec.remotes import SYSTEM_CERTIFICATES
 
 PACKS = (
     PackRef("engine", "llamacpp", "e-llamacpp-0123456789abcdef", 9, "aa" * 32, "bb" * 32, "/opt/llamacpp"),

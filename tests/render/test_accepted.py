@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from hal.image.root import write_files
 from hal.profiles import profile_names
 from hal.render import Rendered, render
-from hal.root import write_files
 from hal.run import Completed
-from hal.spec import load_spec, parse_spec
+from hal.spec.loading import load_spec, parse_spec
 from tests.render.conftest import checked_haproxy
 
 Tool = Callable[..., Completed]

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from hal.build import base_sets
+from hal.image.root import write_files
 from hal.render import Rendered, render
 from hal.render.sysv import services
-from hal.root import write_files
-from hal.spec import LoadedSpec, load_spec, parse_spec
+from hal.spec.loading import LoadedSpec, load_spec, parse_spec
 from services.selector.config import parse
 from tests.render.test_sysv import shellcheck
 

@@ -11,7 +11,7 @@ from hal.render import Rendered, render
 from hal.render.attestor import ACCESS, SOCKET
 from hal.render.gateway import CERTIFICATE
 from hal.render.manifest import PATH
-from hal.spec import LoadedSpec, parse_spec
+from hal.spec.loading import LoadedSpec, parse_spec
 from services.attestor.machine import Places
 
 UNITS = "/usr/lib/systemd/system"

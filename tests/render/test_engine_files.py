@@ -16,12 +16,12 @@ import pytest
 from hal.cache import Cache
 from hal.engines import DIRECTORY, Engine, available_engines, load_any_engine, load_engine
 from hal.engines.gpu import gpu_of
-from hal.packs import IMAGE, engine_pack
+from hal.image.root import write_files
+from hal.packs.build import IMAGE, engine_pack
 from hal.render import Rendered, render
-from hal.root import write_files
 from hal.run import Completed
 from hal.sandbox import Sandbox
-from hal.spec import LoadedSpec, parse_spec
+from hal.spec.loading import LoadedSpec, parse_spec
 from tests.render.test_accepted import MOST_EXPOSED, STOCK_UNITS, UNITS
 
 Tool = Callable[..., Completed]

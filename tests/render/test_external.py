@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from hal.engines import load_engine
-from hal.lock import load_lock
+from hal.lock.file import load_lock
 from hal.render import RenderedFile, render
 from hal.sandbox import Sandbox
-from hal.spec import load_spec
+from hal.spec.loading import load_spec
 
 ROOT = Path(__file__).resolve().parents[2]
 EXTERNAL = ROOT / "buildroot-external"

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from hal.image.root import FILTERS, write_files
 from hal.render.filters import filter_file, filter_path
 from hal.render.sandbox import Exemption
-from hal.root import FILTERS, write_files
 from hal.run import Completed
 from hal.sandbox import Sandbox
-from hal.spec import LoadedSpec
+from hal.spec.loading import LoadedSpec
 
 STRICT = "import mmap; mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)"
 SOCKET = "import socket; socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)"

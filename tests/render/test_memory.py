@@ -9,8 +9,8 @@ import pytest
 from hal.render import Rendered, render
 from hal.render.memory import engines_share
 from hal.render.systemd import UNITS
-from hal.spec import LoadedSpec, parse_spec
-from hal.speccheck import SYSTEM_MEMORY
+from hal.spec.check import SYSTEM_MEMORY
+from hal.spec.loading import LoadedSpec, parse_spec
 
 MIB = 1 << 20
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from hal.packref import PackRef, pack_label
+from hal.packs.reference import PackRef, pack_label
 from hal.render import render
-from hal.spec import LoadedSpec, load_spec, parse_spec
+from hal.spec.loading import LoadedSpec, load_spec, parse_spec
 from services.provisioner.config import parse
 
 SPEC = """\

@@ -14,11 +14,11 @@ import pytest
 
 from hal.build import package_sets
 from hal.engines import DIRECTORY, RemoteEngine, available_engines, load_any_engine, load_engine
-from hal.remotes import SYSTEM_CERTIFICATES, remotes
+from hal.image.root import write_files
 from hal.render import Rendered, render
-from hal.root import write_files
 from hal.run import Completed
-from hal.spec import LoadedSpec, SpecError, parse_spec
+from hal.spec.loading import LoadedSpec, SpecError, parse_spec
+from hal.spec.remotes import SYSTEM_CERTIFICATES, remotes
 
 Tool = Callable[..., Completed]
 

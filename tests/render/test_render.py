@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from hal.engines import load_engine
-from hal.packref import PackRef, pack_label
+from hal.packs.reference import PackRef, pack_label
 from hal.render import Rendered, render
 from hal.render.refusals import OLLAMA, REFUSALS
 from hal.render.sandbox import COMMON
 from hal.render.system import env_quoted
 from hal.render.systemd import quoted
-from hal.spec import LoadedSpec, parse_spec
+from hal.spec.loading import LoadedSpec, parse_spec
 
 UNITS = "/usr/lib/systemd/system"
 NO_ROOM_FOR_A_COMMENT = ("/etc/hostname", "/etc/machine-id", "/usr/lib/hal/packs")

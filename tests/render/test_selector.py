@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from hal.image.root import write_files
 from hal.profiles import profile_names
 from hal.render import Rendered, render
-from hal.root import write_files
-from hal.spec import LoadedSpec, load_spec, parse_spec
+from hal.spec.loading import LoadedSpec, load_spec, parse_spec
 from services.selector.config import Config, parse
 from services.selector.environment import applied
 from services.selector.environment import parse as variables

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hal.render import Rendered, render
 from hal.render.sysctl import COMMON, PATH, settings
-from hal.spec import LoadedSpec, parse_spec
+from hal.spec.loading import LoadedSpec, parse_spec
 from tests.render.conftest import PACKS
 
 READ_AT_ONCE = 16384

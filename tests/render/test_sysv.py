@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from hal.engines import Engine, available_engines, load_any_engine, load_engine
+from hal.image.root import write_files
 from hal.profiles import profile_names
 from hal.render import Rendered, render
 from hal.render.sysv import engine_service, quoted
-from hal.root import write_files
-from hal.spec import LoadedSpec, load_spec
+from hal.spec.loading import LoadedSpec, load_spec
 from tests.render.conftest import PACKS, Tool, checked_haproxy
 
 SHELL = "#!/bin/sh\n"

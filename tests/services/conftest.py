@@ -23,11 +23,11 @@ from typing import Any
 import pytest
 
 from hal.cache import Cache
-from hal.lock import load_lock
+from hal.image.root import write_files
+from hal.lock.file import load_lock
 from hal.render import Rendered, render
-from hal.root import write_files
 from hal.sandbox import Sandbox
-from hal.spec import parse_spec
+from hal.spec.loading import parse_spec
 from tests import tiny_model
 from tests.services.gateways import Gateway, GatewayMaker, Recorder, free_port, running, wait_for
 

@@ -24,10 +24,10 @@ from typing import Any
 
 import pytest
 
+from hal.image.root import write_files
 from hal.render import render
-from hal.root import write_files
 from hal.sandbox import Sandbox
-from hal.spec import parse_spec
+from hal.spec.loading import parse_spec
 
 DEADLINE = 20.0
 TOPS = ("/etc/hal", "/run/hal", "/var/lib/hal", "/usr/lib/hal/gateway")

@@ -20,9 +20,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hal.image.root import write_files
 from hal.render import render
-from hal.root import write_files
-from hal.spec import parse_spec
+from hal.spec.loading import parse_spec
 from tests.services.conftest import DEADLINE, ROOT, Stack, free_port
 
 FIRST, SECOND = "llamacpp", "ollama"

@@ -12,7 +12,7 @@ import pytest
 import requests
 from click.testing import CliRunner
 
-from hal.cli import main
+from hal.cli.main import main
 from hal.sandbox import Sandbox
 from tests.attest.machines import measurements
 from tests.attest.software_tpm import software_tpm

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from hal.attest.eventlog import EV_NO_ACTION, parse_event_log
 from hal.attest.tpm_structures import parse_tpm_public, parse_tpm_quote
-from hal.cli import main
+from hal.cli.main import main
 from hal.sandbox import Sandbox
 from services.attestor import tpm, tpm_commands
 from services.attestor.machine import Places

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hal.spec import LoadedSpec
+from hal.spec.loading import LoadedSpec
 from tests.services.conftest import wait_for
 from tests.services.pair import SECOND, pair
 from tests.services.switches import active, control

@@ -175,7 +175,7 @@ def test_the_key_is_made_once_and_for_its_owner_only(secure: Gateway, tools: San
 
 
 def test_http_probe_of_hal_boot(secure: Gateway) -> None:
-    from hal.qemu import http_probe
+    from hal.machine.qemu import http_probe
 
     assert http_probe(secure.port, tls=True)()
     assert http_probe(secure.port, "/v1/models", tls=True, accepts=lambda status: status == 401)()

@@ -14,8 +14,8 @@ import pytest
 
 from hal.cache import Cache
 from hal.models import Model
-from hal.packfile import export_pack
-from hal.packs import model_pack
+from hal.packs.build import model_pack
+from hal.packs.exported import export_pack
 from hal.sandbox import Sandbox
 from services.provisioner.config import Config, Policy
 from services.provisioner.pins import PinnedModel

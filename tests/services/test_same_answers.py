@@ -20,15 +20,15 @@ import pytest
 
 from hal.cache import Cache
 from hal.engines.environment import engine_environment
-from hal.fetch import Fetcher
+from hal.fetch.fetcher import Fetcher
+from hal.fetch.sources import Mirrors
 from hal.inputs import gather
-from hal.lock import load_lock
-from hal.packs import SIZES
-from hal.packs import engine_pack as make_pack
+from hal.lock.file import load_lock
+from hal.packs.build import SIZES
+from hal.packs.build import engine_pack as make_pack
 from hal.progress import Silent
 from hal.sandbox import Sandbox
-from hal.sources import Mirrors
-from hal.spec import LoadedSpec, load_spec
+from hal.spec.loading import LoadedSpec, load_spec
 from tests.gguf_to_safetensors import convert, dequantise
 from tests.services.conftest import free_port, wait_for
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from hal.engines.environment import engine_environment
-from hal.spec import LoadedSpec
+from hal.spec.loading import LoadedSpec
 from tests import tiny_model
 from tests.services.conftest import wait_for
 from tests.services.load import Load, Question, ask

@@ -8,7 +8,7 @@ import pytest
 
 from hal.engines import load_engine
 from hal.engines.environment import engine_environment
-from hal.spec import parse_spec
+from hal.spec.loading import parse_spec
 from services.vllm.launcher import (
     GIB,
     OURS,

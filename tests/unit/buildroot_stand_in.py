@@ -17,13 +17,13 @@ from hal.bases.buildroot.plan import Plan
 from hal.bases.buildroot.prove import read_lines
 from hal.bases.buildroot.release import Release
 from hal.cache import Cache
-from hal.fetch import Fetcher
+from hal.fetch.fetcher import Fetcher
+from hal.fetch.sources import Mirrors
 from hal.inputs import Inputs
-from hal.lock import load_lock
+from hal.lock.file import load_lock
 from hal.progress import Reporter, Silent
 from hal.run import Completed, run
 from hal.sandbox import Bind, Sandbox
-from hal.sources import Mirrors
 
 MAKE = Path(__file__).with_name("stand_in_make.py")
 

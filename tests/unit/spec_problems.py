@@ -11,7 +11,7 @@ from hal.engines import available_engines
 from hal.errors import EXIT_USAGE
 from hal.models import available_models
 from hal.profiles import profile_names
-from hal.spec import SpecError, parse_spec
+from hal.spec.loading import SpecError, parse_spec
 
 HEAD = "appliance: {name: a, version: 1.0.0}\n"
 ENGINES = "engines: [llamacpp]\n"

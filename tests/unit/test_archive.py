@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from hal.archive import PackageSet, PackageSets, load_sets, resolve_debian
 from hal.cache import Cache
-from hal.debian_mirror import apt_snapshots, find_mirror, mirror_at, snapshots_at
 from hal.errors import HalError, UsageError
-from hal.fetch import Fetcher, GoneError
-from hal.lock import Artifact, DebianLock, Lock, Wheel, load_lock
-from hal.resolve import Inputs, Substitution, differences, refresh, refresh_sets, supply, with_successors
-from hal.sources import Mirrors
+from hal.fetch.debian_mirror import apt_snapshots, find_mirror, mirror_at, snapshots_at
+from hal.fetch.fetcher import Fetcher, GoneError
+from hal.fetch.sources import Mirrors
+from hal.lock.debian import PackageSet, PackageSets, load_sets, resolve_debian
+from hal.lock.file import Artifact, DebianLock, Lock, Wheel, load_lock
+from hal.lock.resolve import Inputs, Substitution, differences, refresh, refresh_sets, supply, with_successors
 from tests.misbehaving.server import Fault, MisbehavingServer, misbehaving_server, unused_url
 from tests.unit import signed_archive
 from tests.unit.signed_archive import Package, Signer, archive_files

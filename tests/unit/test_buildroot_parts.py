@@ -14,7 +14,7 @@ from hal.bases.buildroot.progress import Course, Failure, Output, Timed, begun, 
 from hal.bases.buildroot.prove import Dropped, Line, dropped, read_lines, refusal
 from hal.cache import Cache
 from hal.errors import UsageError
-from hal.spec import parse_spec
+from hal.spec.loading import parse_spec
 
 EXTERNAL = {
     "configs/hal_x86_64_defconfig": """\

@@ -11,9 +11,9 @@ from hal.bases.buildroot.downloads import Downloads
 from hal.bases.buildroot.sources import archive_name, load_sources
 from hal.cache import Cache
 from hal.errors import HalError
-from hal.fetch import Fetcher
-from hal.sources import Mirrors
-from hal.spec import load_spec
+from hal.fetch.fetcher import Fetcher
+from hal.fetch.sources import Mirrors
+from hal.spec.loading import load_spec
 from tests.misbehaving.server import MisbehavingServer
 
 SHA256 = "0123456789abcdef" * 4

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from hal import boot, credentials
 from hal.build import MANIFEST
-from hal.cli import main
+from hal.cli.main import main
 from hal.errors import UsageError
-from hal.machine import Accelerator
+from hal.machine import boot, credentials
+from hal.machine.command import Accelerator
 from hal.render import render
-from hal.spec import load_spec, parse_spec
+from hal.spec.loading import load_spec, parse_spec
 
 SECRET = b"sk-a-very-secret-key\n"
 SYSV = """\

@@ -11,9 +11,9 @@ from pathlib import Path
 import click
 import pytest
 
-from hal.cli import main
-from hal.modelscli import Listing
-from hal.spec import load_spec
+from hal.cli.main import main
+from hal.cli.models import Listing
+from hal.spec.loading import load_spec
 from services.selector.cli import parser
 
 PROJECT = Path(__file__).parents[2]
@@ -30,7 +30,7 @@ NO_HOSTS = [
         ("registry", "npmjs", "org"),
     )
 ]
-"""Where packages come from is the host's configuration, never a committed file (see `hal.sources`)."""
+"""Where packages come from is the host's configuration, never a committed file (see `hal.fetch.sources`)."""
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"`([^`\n]+)`")

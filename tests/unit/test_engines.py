@@ -12,7 +12,7 @@ from hal.engines import DIRECTORY, Engine, available_engines, load_any_engine, l
 from hal.engines.environment import engine_environment
 from hal.engines.settings import Setting, setting_problem, setting_text
 from hal.models import Model
-from hal.spec import EngineChoice, SpecError, load_spec, parse_spec
+from hal.spec.loading import EngineChoice, SpecError, load_spec, parse_spec
 
 RAW: dict[str, Any] = yaml.safe_load((DIRECTORY / "llamacpp.yaml").read_text())
 

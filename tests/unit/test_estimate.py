@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from hal.estimate import disk_size
-from hal.lock import load_lock
-from hal.spec import load_spec, parse_spec
+from hal.lock.file import load_lock
+from hal.profiles.estimate import disk_size
+from hal.spec.loading import load_spec, parse_spec
 
 MIB = 1 << 20
 

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from hal.cache import Cache
 from hal.errors import HalError, UsageError
-from hal.fetch import Fetcher, GoneError, MissingError, WrongContentError
-from hal.lock import Artifact, DebianPackage
-from hal.sources import Mirrors
-from hal.transfer import Part, Patience
+from hal.fetch.fetcher import Fetcher, GoneError, MissingError, WrongContentError
+from hal.fetch.sources import Mirrors
+from hal.fetch.transfer import Part, Patience
+from hal.lock.file import Artifact, DebianPackage
 from tests.misbehaving.server import Fault, MisbehavingServer, unused_url
 
 HASTY = Patience(connect=2.0, stall=0.3, least_rate=1000.0, attempts=3, first_pause=0.001, longest_pause=0.01)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hal.remotes import parse_url, remotes
-from hal.routes import haproxy_lines, loaded_json
-from hal.spec import LoadedSpec, SpecError, parse_spec
+from hal.spec.loading import LoadedSpec, SpecError, parse_spec
+from hal.spec.remotes import parse_url, remotes
+from hal.spec.routes import haproxy_lines, loaded_json
 
 HEAD = "appliance: {name: a, version: 1.0.0}\n"
 LOCAL = "engines: [llamacpp]\nmodels: [smollm2-135m]\n"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hal.spec import LoadedSpec, SpecError, parse_spec
+from hal.spec.loading import LoadedSpec, SpecError, parse_spec
 
 SPEC = """\
 appliance: {{name: a, version: 1.0.0}}

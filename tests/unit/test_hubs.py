@@ -10,13 +10,13 @@ import pytest
 
 from hal.cache import Cache
 from hal.errors import HalError
-from hal.fetch import Fetcher, GoneError
-from hal.hubs import keeps_secrets
+from hal.fetch.fetcher import Fetcher, GoneError
+from hal.fetch.hubs import keeps_secrets
+from hal.fetch.sources import Mirrors
+from hal.fetch.transfer import Patience
+from hal.lock.pins import HubSource, RegistrySource, parse_source
 from hal.models import HuggingFaceSource, ModelFile, OllamaSource
 from hal.models.artifacts import file_artifact
-from hal.pins import HubSource, RegistrySource, parse_source
-from hal.sources import Mirrors
-from hal.transfer import Patience
 from tests.misbehaving.hub import add_repository
 from tests.misbehaving.registry import add_tag
 from tests.misbehaving.server import MisbehavingServer, misbehaving_server

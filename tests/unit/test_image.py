@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hal.identifiers import named_uuid, salt
-from hal.image import MIB, PARTITION_TYPES, Partition, command_line, layout, partition_table
-from hal.root import RootImage
-from hal.verity import Verity
+from hal.image.disk import MIB, PARTITION_TYPES, Partition, command_line, layout, partition_table
+from hal.image.identifiers import named_uuid, salt
+from hal.image.root import RootImage
+from hal.image.verity import Verity
 
 ROOT = RootImage(Path("root.erofs"), Path("root.verity"), Verity(18593, "aa" * 32, "bb" * 32))
 

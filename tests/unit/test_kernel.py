@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hal.errors import HalError
-from hal.kernel import Module, depends, modules
+from hal.image.kernel import Module, depends, modules
 
 DEPENDS = {
     "drivers/md/dm-verity": "dm-bufio,dm-mod",

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hal.archive import load_sets
 from hal.errors import HalError
-from hal.lock import (
+from hal.lock.debian import load_sets
+from hal.lock.file import (
     Artifact,
     DebianLock,
     DebianPackage,
@@ -31,7 +31,7 @@ from hal.lock import (
     parse_source,
     write_lock,
 )
-from hal.resolve import load_inputs
+from hal.lock.resolve import load_inputs
 
 SHA = "0123456789abcdef" * 4
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hal.errors import UsageError
-from hal.machine import (
+from hal.machine.command import (
     Accelerator,
     ApplianceFiles,
     Firmware,
@@ -24,7 +24,7 @@ from hal.machine import (
     qemu_command,
     swtpm_command,
 )
-from hal.qemu import free_port
+from hal.machine.qemu import free_port
 from hal.run import run
 from hal.sandbox import Sandbox
 

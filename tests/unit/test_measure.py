@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hal import boot
 from hal.errors import HalError, UsageError
+from hal.machine import boot
 from hal.measure import gpt, pe, snp, tdvf, tdx, tpm, uki
 from hal.measure.compute import OVMF
 from hal.measure.registers import SEPARATOR, replayed

@@ -11,18 +11,18 @@ import jsonschema
 import pytest
 from click.testing import CliRunner
 
-from hal.cli import main
+from hal.cli.main import main
 from hal.errors import HalError, UsageError
 from hal.measure.compute import Files, named, of_build, with_firmware
 from hal.measure.document import SCHEMA_FILE, Image, Measurements, json_schema, read
 from hal.measure.explain import Difference, explain
 from hal.measure.shapes import Wishes, wishes
 from hal.measure.snp import VCPUS
-from hal.packref import PackRef
+from hal.packs.reference import PackRef
 from hal.render import render
 from hal.render.manifest import PATH
-from hal.spec import load_spec
-from hal.specmodel import Machine
+from hal.spec.loading import load_spec
+from hal.spec.model import Machine
 from tests.unit import measured_files as made
 
 IMAGE = Image(name="tiny", version="1.0.0", variant="production", debug=False)

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from hal.cli import main
+from hal.cli.main import main
 from hal.engines import load_engine
-from hal.modelfit import gpus_needed, known_models, origin, spec_models
 from hal.models import Model, available_models
-from hal.spec import parse_spec
-from hal.specmodel import EngineChoice
+from hal.models.fit import gpus_needed, known_models, origin, spec_models
+from hal.spec.loading import parse_spec
+from hal.spec.model import EngineChoice
 
 GB = 10**9
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from hal.models import DIRECTORY, Model, PypiSource, available_models, load_model
-from hal.spec import SpecError, parse_spec
+from hal.spec.loading import SpecError, parse_spec
 
 FILES = [
     {"name": "a-00001-of-00002.gguf", "size": 5, "sha256": "a" * 64, "source": {"kind": "file", "path": "a"}}

@@ -10,8 +10,8 @@ import pytest
 from hal.cache import Cache
 from hal.engines import Engine, load_engine
 from hal.errors import HalError
-from hal.packfile import export_pack, import_pack, read_exported, verify
-from hal.packs import Pack, compile_modules, engine_pack, engine_pack_is_cached
+from hal.packs.build import Pack, compile_modules, engine_pack, engine_pack_is_cached
+from hal.packs.exported import export_pack, import_pack, read_exported, verify
 from hal.sandbox import Sandbox
 
 ENGINE = """\

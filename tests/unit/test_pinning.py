@@ -14,7 +14,7 @@ from hal.models import HuggingFaceSource, Model, OllamaSource
 from hal.pinning import Wishes, pin
 from hal.pinning.entry import entry, write_entry
 from hal.pinning.licences import of_identifier, of_text
-from hal.spec import load_spec, parse_spec
+from hal.spec.loading import load_spec, parse_spec
 from tests.misbehaving.hub import add_repository
 from tests.misbehaving.registry import add_tag
 from tests.misbehaving.server import MisbehavingServer, misbehaving_server, unused_url

@@ -17,8 +17,8 @@ from in_toto_attestation.v1.statement import Statement
 from hal import provenance
 from hal.cache import Cache
 from hal.inputs import Inputs
-from hal.lock import Artifact, load_lock
-from hal.spec import LoadedSpec, load_spec
+from hal.lock.file import Artifact, load_lock
+from hal.spec.loading import LoadedSpec, load_spec
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_every_dependency_has_a_name_a_source_and_a_digest(loaded: LoadedSpec, i
 
 
 def test_the_lock_s_digest_is_that_of_the_file(loaded: LoadedSpec, inputs: Inputs) -> None:
-    from hal.lock import LOCK_PATH
+    from hal.lock.file import LOCK_PATH
 
     lock = next(item for item in dependencies(written(loaded, inputs)) if item["name"] == "hal.lock")
     assert lock["digest"]["sha256"] == hashlib.sha256(LOCK_PATH.read_bytes()).hexdigest()

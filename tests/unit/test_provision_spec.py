@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from hal.models import Model, OllamaSource
-from hal.provisioncheck import room, state_needed
-from hal.spec import json_schema, parse_spec
+from hal.spec.check_provision import room, state_needed
+from hal.spec.loading import json_schema, parse_spec
 from tests.unit.spec_problems import HEAD, INLINE, SHA, STARTER, assert_told
 
 MIB = 1 << 20

@@ -11,10 +11,10 @@ from pypi_simple import PYPI_SIMPLE_ENDPOINT
 
 from hal.cache import Cache
 from hal.errors import HalError
-from hal.fetch import Fetcher, GoneError
-from hal.lock import Wheel
-from hal.pypi import index_url, manylinux, resolve_wheel
-from hal.sources import Mirrors
+from hal.fetch.fetcher import Fetcher, GoneError
+from hal.fetch.pypi import index_url, manylinux, resolve_wheel
+from hal.fetch.sources import Mirrors
+from hal.lock.file import Wheel
 from tests.misbehaving.server import MisbehavingServer, misbehaving_server, unused_url
 
 NAMES = [
@@ -93,7 +93,7 @@ def test_which_index(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     config.write_text("[global]\nindex-url = https://index.example/simple\n")
     assert index_url() == "https://index.example/simple"
     config.write_text("no configuration at all")
-    monkeypatch.setattr("hal.pypi.SYSTEM_FILES", ())
+    monkeypatch.setattr("hal.fetch.pypi.SYSTEM_FILES", ())
     assert index_url() == PYPI_SIMPLE_ENDPOINT
     monkeypatch.setenv("PIP_INDEX_URL", "https://chosen.example/simple")
     assert index_url() == "https://chosen.example/simple"

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from hal.errors import HalError
-from hal.machine import Accelerator, ApplianceFiles, Forward, Machine
-from hal.qemu import Deadline, VirtualMachine, banner_probe, check_port_free, free_port, http_probe
+from hal.machine.command import Accelerator, ApplianceFiles, Forward, Machine
+from hal.machine.qemu import Deadline, VirtualMachine, banner_probe, check_port_free, free_port, http_probe
 
 FAKE = f"""#!{sys.executable}
 import json, os, signal, socket, sys, time
@@ -118,7 +118,7 @@ def test_an_early_end_shows_stderr_and_the_serial_logs_end(tmp_path, fake) -> No
 
 
 def test_a_deadline_passes_and_a_deaf_program_is_killed(tmp_path, fake, monkeypatch) -> None:
-    monkeypatch.setattr("hal.qemu.STOP_SECONDS", 0.3)
+    monkeypatch.setattr("hal.machine.qemu.STOP_SECONDS", 0.3)
     with machine(tmp_path, fake(HANGS)) as vm:
         pid = call(tmp_path)["pid"]
         vm.wait(lambda: "kernel is up" in vm.serial(), Deadline.after(10), "the kernel")

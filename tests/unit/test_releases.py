@@ -12,10 +12,10 @@ import pytest
 from hal.cache import Cache
 from hal.engines import ArchiveArtifact, load_engine
 from hal.errors import HalError, UsageError
-from hal.releases import archives, parse_given
-from hal.runtime import RuntimePart, fill_tree
+from hal.fetch.releases import archives, parse_given
+from hal.packs.runtime import RuntimePart, fill_tree
 from hal.sandbox import Sandbox
-from hal.spec import LoadedSpec, parse_spec
+from hal.spec.loading import LoadedSpec, parse_spec
 
 CONTENT = b"an archive"
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

@@ -10,7 +10,7 @@ import pytest
 
 from hal.engines import WheelAlias, load_engine
 from hal.errors import HalError
-from hal.runtime import (
+from hal.packs.runtime import (
     RuntimePart,
     add_alias,
     leave_out,

@@ -11,9 +11,9 @@ import pytest
 
 from hal.bases import Base
 from hal.cache import Cache
+from hal.image.kernel import Kernel
 from hal.inputs import Inputs
-from hal.kernel import Kernel
-from hal.lock import load_lock
+from hal.lock.file import load_lock
 from hal.run import run
 from hal.sbom.buildroot import buildroot_components, cpe_of, release, source_hashes
 from hal.sbom.collect import buildroot_system

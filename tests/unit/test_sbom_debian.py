@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hal.lock import DebianPackage
+from hal.lock.file import DebianPackage
 from hal.sbom import debian
 
 STATUS = """\

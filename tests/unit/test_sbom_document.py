@@ -12,7 +12,7 @@ from typing import Any
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from hal.lock import Wheel
+from hal.lock.file import Wheel
 from hal.sbom import document, wheels
 from hal.sbom.component import Component, Contents, dumps, loads
 

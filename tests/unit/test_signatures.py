@@ -21,7 +21,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hal.errors import HalError, UsageError
-from hal.signatures import check_signed, is_signed, read_private_key, read_public_key, sign, signature_file
+from hal.signing.signatures import (
+    check_signed,
+    is_signed,
+    read_private_key,
+    read_public_key,
+    sign,
+    signature_file,
+)
 
 
 @cache

@@ -13,10 +13,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hal.documents.size import format_size, parse_size
 from hal.engines import load_engine
 from hal.profiles import list_profiles, profile_path
-from hal.size import format_size, parse_size
-from hal.spec import LoadedSpec, Spec, SpecError, json_schema, load_spec, parse_spec, unsupported
+from hal.spec.loading import LoadedSpec, Spec, SpecError, json_schema, load_spec, parse_spec, unsupported
 
 SHORTEST = """\
 appliance: {name: starter, version: 1.0.0}
@@ -144,7 +144,7 @@ def test_settings_are_in_one_order_whatever_the_file_says() -> None:
 
 def test_importing_the_spec_loads_nothing_heavy() -> None:
     heavy = ("requests", "rich", "jinja2", "pypi_simple")
-    code = f"import hal.spec, sys; print([name for name in {heavy} if name in sys.modules])"
+    code = f"import hal.spec.loading, sys; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import pytest
 from pydantic import BaseModel
 
+from hal.documents.size import format_size
 from hal.engines import Engine, RemoteEngine
 from hal.models import Model
-from hal.size import format_size
-from hal.spec import ModelChoice, Spec
+from hal.spec.loading import ModelChoice, Spec
 
 DOCUMENT = (Path(__file__).parents[2] / "docs/spec.md").read_text()
 ROW = re.compile(r"^\| `([^`]+)` \| ([^|]*?) ?\| .+ \|$", re.MULTILINE)

@@ -8,7 +8,7 @@ import pytest
 
 from hal.errors import EXIT_USAGE
 from hal.profiles import profile_names
-from hal.spec import SpecError, load_spec, parse_spec
+from hal.spec.loading import SpecError, load_spec, parse_spec
 from tests.unit.spec_problems import STARTER
 
 

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from hal import pypi
 from hal.cache import Cache
 from hal.errors import HalError
-from hal.fetch import Fetcher, GoneError
+from hal.fetch import pypi
+from hal.fetch.fetcher import Fetcher, GoneError
+from hal.fetch.sources import Mirrors
 from hal.inputs import gather
-from hal.lock import IndexSource, Wheel, format_lock, load_lock, parse_source
+from hal.lock.file import IndexSource, Wheel, format_lock, load_lock, parse_source
+from hal.lock.resolve import load_inputs
+from hal.lock.wheelsets import WheelSetWanted, resolve_wheel_set
 from hal.progress import Silent
-from hal.resolve import load_inputs
-from hal.sources import Mirrors
-from hal.spec import parse_spec
-from hal.wheelsets import WheelSetWanted, resolve_wheel_set
+from hal.spec.loading import parse_spec
 
 TORCH = "torch-2.13.0+cpu-cp311-cp311-manylinux_2_28_x86_64.whl"
 

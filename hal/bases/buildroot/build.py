@@ -33,12 +33,12 @@ from hal.bases.buildroot.prove import (
     refusal,
 )
 from hal.cache import Cache, remove_tree
+from hal.image.kernel import Kernel
 from hal.inputs import Inputs
-from hal.kernel import Kernel
 from hal.progress import Reporter
 from hal.sandbox import Sandbox
 from hal.sbom.buildroot import source_hashes
-from hal.spec import LoadedSpec
+from hal.spec.loading import LoadedSpec
 from hal.trees import cached_tree, inputs_digest
 
 STEP = "base tree (Buildroot)"

@@ -16,7 +16,7 @@ from pathlib import Path
 from hal.bases.buildroot.make import CCACHE, CONFIG, DOWNLOADS, EXTERNAL, TOOLCHAIN
 from hal.bases.buildroot.prove import Line, read_lines
 from hal.errors import HalError
-from hal.specmodel import Spec
+from hal.spec.model import Spec
 
 HERE = "hal"
 """The origin of lines that hal adds."""

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from hal.bases.buildroot.make import SOURCES
 from hal.cache import Cache
 from hal.errors import HalError
-from hal.fetch import Fetcher, GoneError, WrongContentError
-from hal.spec import LoadedSpec
+from hal.fetch.fetcher import Fetcher, GoneError, WrongContentError
+from hal.spec.loading import LoadedSpec
 from hal.trees import cached_tree, inputs_digest
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from hal.bases.buildroot.prove import Line
 from hal.bases.buildroot.release import Release, given_release, pinned_release
 from hal.inputs import GivenBuildroot, Inputs
 from hal.sandbox import Sandbox
-from hal.spec import LoadedSpec
+from hal.spec.loading import LoadedSpec
 from hal.tools import tools_tree
 from hal.trees import file_digests, inputs_digest
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from hal.cache import Cache
 from hal.errors import HalError, UsageError
-from hal.fetch import Fetcher
-from hal.pins import Artifact
-from hal.releases import asked_size
+from hal.fetch.fetcher import Fetcher
+from hal.fetch.releases import asked_size
+from hal.lock.pins import Artifact
 from hal.run import run
 from hal.trees import cached_tree, inputs_digest
 

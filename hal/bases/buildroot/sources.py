@@ -24,9 +24,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from hal.datafile import read_data
+from hal.documents.datafile import read_data
 from hal.errors import HalError
-from hal.pins import Artifact
+from hal.lock.pins import Artifact
 from hal.trees import file_digests, inputs_digest
 
 KEEP: Literal["keep"] = "keep"

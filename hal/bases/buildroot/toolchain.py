@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hal.cache import Cache
-from hal.lock import DebianPackage
+from hal.lock.file import DebianPackage
 from hal.tools import unpack
 from hal.trees import cached_tree, inputs_digest
 

@@ -1,6 +1,6 @@
 """Reads model packs: EROFS images whose files are not compressed.
 
-Source: fs/erofs/erofs_fs.h of Linux; hal/erofs.py says how the packs are made. An image is not believed:
+Source: fs/erofs/erofs_fs.h of Linux; hal/image/erofs.py says how packs are made. An image is not believed:
 every offset is checked, and what is read is compared with its pin by whoever reads it.
 """
 

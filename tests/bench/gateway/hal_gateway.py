@@ -12,10 +12,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from hal.image.root import write_files
 from hal.render import render
-from hal.root import write_files
 from hal.sandbox import Sandbox
-from hal.spec import parse_spec
+from hal.spec.loading import parse_spec
 
 from .peers import Peer
 

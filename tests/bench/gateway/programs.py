@@ -14,16 +14,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hal.archive import PackageSet, PackageSets, load_sets, resolve_debian
 from hal.cache import Cache
-from hal.debian_mirror import find_mirror
 from hal.errors import HalError
-from hal.fetch import Fetcher
-from hal.kernel import COMPILE
-from hal.lock import load_lock
+from hal.fetch.debian_mirror import find_mirror
+from hal.fetch.fetcher import Fetcher
+from hal.fetch.sources import Mirrors
+from hal.image.kernel import COMPILE
+from hal.lock.debian import PackageSet, PackageSets, load_sets, resolve_debian
+from hal.lock.file import load_lock
 from hal.run import Completed, failure
 from hal.sandbox import Sandbox
-from hal.sources import Mirrors
 from hal.tools import digest, tools_tree
 from hal.trees import cached_tree, inputs_digest
 

@@ -1,0 +1,1 @@
+"""Signing a finished build with keys that the user gives (`build`), and detached signatures."""
