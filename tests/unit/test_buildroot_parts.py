@@ -311,7 +311,8 @@ def test_the_estimate_follows_the_last_build_and_this_ones_pace() -> None:
     course.hear(Timed(1050.0, True, "build", "b"))
     assert course.words(1050.0) == "package 2 of 2: b (building), about 2 min left"  # twice as fast as then
     assert course.words(1150.0) == "package 2 of 2: b (building), about 2 min left"
-    assert course.words(1300.0) == "package 2 of 2: b (building), about 43 s left"
+    assert course.words(1300.0) == "package 2 of 2: b (building), about 54 s left"
+    assert course.words(2000.0) == "package 2 of 2: b (building), about 4 min left"  # three times as long
 
 
 def test_without_earlier_times_there_is_no_estimate() -> None:

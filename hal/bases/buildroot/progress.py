@@ -17,6 +17,9 @@ _FAILED = re.compile(r"make(?:\[\d+\])?: \*\*\* \[[^\]]*?/build/([^/\]]+)/\.stam
 _FAILED_ELSEWHERE = re.compile(r"make(?:\[\d+\])?: \*\*\* \[[^\]]*: ([^\]]+)\] Error (\d+)")
 _COLOURS = re.compile(r"\x1b(?:\[[0-9;]*[A-Za-z]|\([A-Z])")
 
+LONGER = 0.25
+"""Of what a step has taken: the least that it is taken to need yet."""
+
 STEPS = {
     "actual-download": "downloading",
     "download": "downloading",
@@ -147,9 +150,13 @@ class Course:
         if not known or not self.packages - self.done <= whole:
             return None
         did = sum(took for key, took in known.items() if key in self.seen)
+        rest = sum(took for key, took in known.items() if key not in self.seen)
         for name, step in self.running.items():
-            did += min(max(now - step.when, 0.0), known.get(f"{name} {step.step}", 0.0))
-        rest = sum(known.values()) - did
+            if (took := known.get(f"{name} {step.step}")) is not None:
+                elapsed = max(now - step.when, 0.0)
+                did += elapsed
+                # One that takes longer than it did is taken to be nearly done, never to be done.
+                rest += max(-elapsed, LONGER * elapsed - took)
         spent = now - self.started
         pace = did / spent if did > 0 and spent > 30 else 1.0
         return rest / pace
