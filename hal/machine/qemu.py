@@ -10,6 +10,7 @@ import re
 import select
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -306,8 +307,7 @@ class VirtualMachine:
     def cut_power(self) -> None:
         """Ends QEMU without a word to the guest: what the guest had not flushed to its disk is gone."""
         assert self._process is not None, "the machine was never started"
-        self._process.kill()
-        self._process.wait()
+        _kill(self._process)
 
     def serial(self) -> str:
         """What the guest has written to its serial port so far."""
@@ -327,8 +327,7 @@ class VirtualMachine:
             try:
                 process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+                _kill(process)
         if self._scratch is not None:
             shutil.rmtree(self._scratch, ignore_errors=True)
             self._scratch = None
@@ -354,6 +353,7 @@ class VirtualMachine:
                 env={"TMPDIR": str(self._scratch)},  # where QEMU puts the overlay of `snapshot=on`
                 stdout=stderr,
                 stderr=stderr,
+                new_session=True,
             )
 
     def _start_tpm(self, tpm: Tpm | None, state: Path) -> Tpm:
@@ -362,7 +362,7 @@ class VirtualMachine:
         path = self._scratch / "tpm"
         argv = self._wrap(swtpm_command(state, path), writable=[self._scratch, state], network=False)
         with (self._scratch / "stderr").open("wb") as stderr:
-            self._swtpm = spawn(argv, stdout=stderr, stderr=stderr)
+            self._swtpm = spawn(argv, stdout=stderr, stderr=stderr, new_session=True)
         deadline = Deadline.after(STOP_SECONDS)
         while not path.exists():
             if self._swtpm.poll() is not None or deadline.expired:
@@ -401,3 +401,10 @@ class VirtualMachine:
             lines += (self._scratch / "stderr").read_text(errors="replace").splitlines()[-TAIL_LINES:]
         lines += self.serial().splitlines()[-TAIL_LINES:]
         return tuple(f"  | {line.rstrip()}" for line in lines)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process with its session: a sandbox that is still being set up does not die with its parent."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

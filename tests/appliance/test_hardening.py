@@ -66,10 +66,18 @@ class Found:
         return self.report[name]
 
 
+SERIAL = "buildroot: {kernel: [CONFIG_SERIAL_8250=y, CONFIG_SERIAL_8250_CONSOLE=y]}\n"
+"""A production kernel of Buildroot's has no driver for the line on which the probe tells what it finds."""
+
+
 @pytest.fixture(scope="module")
-def images(build_image: Build, write_spec: Callable[..., Path]) -> Callable[[str], Image]:
+def images(
+    request: pytest.FixtureRequest, build_image: Build, write_spec: Callable[..., Path]
+) -> Callable[[str], Image]:
     def made(init: str) -> Image:
         more = EVERYTHING.format(init=init, token=digest(TOKEN))
+        if request.config.getoption("--base") == "buildroot":
+            more += SERIAL
         with altered(add_probe):
             return build_image(write_spec(f"tiny-probed-{init}", "production", more))
 

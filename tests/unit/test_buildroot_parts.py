@@ -29,7 +29,7 @@ BR2_PACKAGE_HAL_SELECTOR=y
 BR2_PACKAGE_OLLAMA=y
 BR2_LINUX_KERNEL=y
 BR2_LINUX_KERNEL_CUSTOM_CONFIG_FILE="$(BR2_EXTERNAL_HAL_PATH)/board/hal/linux.config"
-BR2_LINUX_KERNEL_CONFIG_FRAGMENT_FILES="$(BR2_EXTERNAL_HAL_PATH)/board/hal/linux-debug.fragment"
+BR2_LINUX_KERNEL_CONFIG_FRAGMENT_FILES="$(BR2_EXTERNAL_HAL_PATH)/board/hal/linux-console.fragment"
 """,
     "configs/hal_x86_64_sysv_defconfig": "BR2_x86_64=y\nBR2_INIT_BUSYBOX=y\n",
     "configs/hal_x86_64_snp_defconfig": """\
@@ -38,6 +38,7 @@ BR2_LINUX_KERNEL_CUSTOM_CONFIG_FILE="$(BR2_EXTERNAL_HAL_PATH)/board/hal/linux.co
 BR2_LINUX_KERNEL_CONFIG_FRAGMENT_FILES="$(BR2_EXTERNAL_HAL_PATH)/board/hal/linux-snp.fragment"
 """,
     "board/hal/linux.config": "CONFIG_EROFS_FS=y\n",
+    "board/hal/linux-console.fragment": "CONFIG_SERIAL_8250=y\n",
     "board/hal/linux-debug.fragment": "CONFIG_MAGIC_SYSRQ=y\n",
     "board/hal/linux-snp.fragment": "CONFIG_SEV_GUEST=y\n",
 }
@@ -80,7 +81,8 @@ def test_only_a_debug_image_has_what_helps_to_look_for_faults(external: Path) ->
     debug, production = configured(external), configured(external, PRODUCTION)
     assert "BR2_PACKAGE_HAL_OS_DEBUG=y" in debug.text()
     assert "HAL_OS_DEBUG" not in production.text()
-    assert [file.name for file in debug.kernel] == ["linux.config", "linux-debug.fragment"]
+    fragments = ["linux-console.fragment", "linux-debug.fragment"]
+    assert [file.name for file in debug.kernel] == ["linux.config", *fragments]
     assert [file.name for file in production.kernel] == ["linux.config"]
 
 
