@@ -9,6 +9,7 @@ the tests with Buildroot.
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -128,6 +129,17 @@ class Appliance:
 
         self.vm.wait(reached, self.deadline(15), "ssh")
         return host
+
+
+def as_user(user: str, group: str, *groups: str) -> str:
+    """The words in front of a command that run it as a user, by what every image has."""
+    numbers = ", ".join(f'grp.getgrnam("{name}").gr_gid' for name in groups)
+    program = (
+        f"import grp, os, pwd, sys; os.setgroups([{numbers}]); "
+        f'os.setgid(grp.getgrnam("{group}").gr_gid); os.setuid(pwd.getpwnam("{user}").pw_uid); '
+        "os.execvp(sys.argv[1], sys.argv[1:])"
+    )
+    return f"python3 -Ic {shlex.quote(program)}"
 
 
 Build = Callable[..., Image]

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from testinfra.host import Host
 
-from tests.appliance.conftest import Appliance, Boot, Build
+from tests.appliance.conftest import Appliance, Boot, Build, as_user
 
 ENVIRONMENT = "/var/lib/hal/selector.env"
 REQUESTS = "/run/hal/control/requests"
-AS_SELECTOR = "setpriv --reuid hal-selector --regid hal-gateway --groups hal-control"
-AS_GATEWAY = "setpriv --reuid hal-gateway --regid hal-gateway --clear-groups"
+AS_SELECTOR = as_user("hal-selector", "hal-gateway", "hal-control")
+AS_GATEWAY = as_user("hal-gateway", "hal-gateway")
 
 
 @pytest.fixture(scope="module", params=["systemd", "sysv"])
