@@ -25,7 +25,7 @@ from hal.cache import Cache
 from hal.errors import HalError
 from hal.fetch.fetcher import Fetcher
 from hal.fetch.sources import Mirrors
-from hal.inputs import gather
+from hal.inputs import GivenBuildroot, gather
 from hal.lock.file import LOCK_PATH, load_lock
 from hal.machine import boot
 from hal.machine.qemu import Deadline, http_probe
@@ -149,7 +149,8 @@ def main() -> None:
     loaded = load_spec(chosen.spec)
     lock = load_lock(LOCK_PATH)
     fetcher = Fetcher(Cache(), Mirrors.choose((), None, lock.debian.created), offline=True, progress=Silent())
-    inputs = gather(build.package_sets(loaded), loaded, lock, fetcher, Silent(), locked=False)
+    sets, given = build.package_sets(loaded), GivenBuildroot.from_environment()
+    inputs = gather(sets, loaded, lock, fetcher, Silent(), locked=False, buildroot=given)
     directory = build.build(loaded, chosen.out, inputs, Silent()).directory
     tools = build.prepare_tools(inputs, Silent())
     shapes = [

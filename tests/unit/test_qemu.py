@@ -47,6 +47,12 @@ WAITS = """
 while True: time.sleep(60)
 """
 
+WITH_CHILD = """
+child = os.fork()
+if child: print(child, file=serial, flush=True)
+while True: time.sleep(60)
+"""
+
 SPEAKS_QMP = """
 listener = socket.socket(socket.AF_UNIX); listener.bind(path["id=qmp0"]); listener.listen()
 while True:
@@ -160,6 +166,16 @@ def test_the_cable_is_pulled_and_the_power_cut(tmp_path, fake) -> None:
         pid = call(tmp_path)["pid"]
         vm.cut_power()
         assert not is_running(pid)
+
+
+def test_a_power_cut_ends_what_was_just_being_started(tmp_path, fake) -> None:
+    with machine(tmp_path, fake(WITH_CHILD)) as vm:
+        vm.wait(lambda: vm.serial().endswith("\n"), Deadline.after(10), "the child")
+        vm.cut_power()
+        ended = Deadline.after(10)
+        while is_running(int(vm.serial())):
+            assert not ended.expired, "a child was left"
+            time.sleep(0.01)
 
 
 def test_wait_end_says_when_it_still_runs(tmp_path, fake) -> None:
