@@ -71,7 +71,10 @@ class Signer:
 
     def _gpg(self, *arguments: str, input: bytes | None = None) -> bytes:
         command = ["gpg", "--homedir", str(self._home), "--batch", "--quiet", "--passphrase", "", *arguments]
-        return subprocess.run(command, input=input, check=True, capture_output=True).stdout
+        try:
+            return subprocess.run(command, input=input, check=True, capture_output=True).stdout
+        finally:  # gpg starts an agent and leaves it
+            subprocess.run(["gpgconf", "--homedir", str(self._home), "--kill", "gpg-agent"], check=False)
 
 
 def archive_files(signer: Signer, root: str, suites: Mapping[str, list[Package]]) -> dict[str, bytes]:
