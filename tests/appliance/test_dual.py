@@ -148,7 +148,7 @@ def test_the_selector_moves_between_them_and_api_follows_ollama(
     appliance.vm.wait(lambda: served_by(appliance, "vllm"), appliance.deadline(15), "vLLM, selected")
     refused = appliance.get("/api/tags")
     assert refused.status_code == 404
-    assert refused.json()["error"]["code"] == "ollama_not_active"
+    assert refused.json()["code"] == "ollama_not_active"
     assert service(host, init, "ollama", "start") == 0
     appliance.vm.wait(lambda: healthy(appliance, "ollama"), appliance.deadline(30), "Ollama")
     assert appliance.get("/api/tags").status_code == 404, "Ollama runs, and vLLM serves"
