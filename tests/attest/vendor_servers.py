@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,15 +21,16 @@ NOTHING: Answer = (404, {}, b"no such thing")
 
 
 @dataclass
-class Vendor:
+class Vendor(ABC):
     """A service: `answers` by path, after those of `before`, which are given first to whoever asks."""
 
     url: str = ""
     before: list[Answer] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
 
+    @abstractmethod
     def answer(self, path: str, query: Mapping[str, str]) -> Answer:
-        raise NotImplementedError
+        """What it answers by itself."""
 
 
 @dataclass

@@ -62,7 +62,10 @@ BR2_TOOLCHAIN_EXTERNAL_OPENMP=y
 DEBUG = "BR2_PACKAGE_HAL_OS_DEBUG=y"
 """What `variant: debug` has besides, as on Debian: ssh, and programs to look around with."""
 
-DEBUG_FRAGMENTS = ("board/hal/linux-console.fragment", "board/hal/linux-debug.fragment")
+DEBUG_FRAGMENTS = {
+    "x86_64": ("board/hal/linux-console.fragment", "board/hal/linux-debug.fragment"),
+    "aarch64": ("board/hal/linux-console-aarch64.fragment", "board/hal/linux-debug.fragment"),
+}
 """What the kernel of a debug image has and that of a production image has not, whatever the defconfig."""
 
 
@@ -144,9 +147,10 @@ def _kernel_files(spec: Spec, external: Path, lines: Sequence[Line]) -> tuple[Ke
     values = {line.symbol: (line.value or "").strip('"') for line in lines}
     named = [*values.get(KERNEL_FILE, "").split(), *values.get(FRAGMENTS, "").split()]
     paths = [re.sub(r"^\$[({]BR2_EXTERNAL_HAL_PATH[)}]/", "", name) for name in named]
-    paths = [path for path in paths if path not in DEBUG_FRAGMENTS]
+    debug = DEBUG_FRAGMENTS[spec.arch]
+    paths = [path for path in paths if path not in debug]
     if spec.variant == "debug":
-        paths += DEBUG_FRAGMENTS
+        paths += debug
     files = [KernelFile(Path(path).name, _read(external / path.removeprefix(EXTERNAL))) for path in paths]
     if spec.buildroot.kernel:
         files.append(KernelFile("spec.fragment", "".join(f"{line}\n" for line in spec.buildroot.kernel)))
